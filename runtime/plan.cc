@@ -1,104 +1,20 @@
-// Plan's pool: type-stable memory with a free list per thread, so that creating a Plan costs no lock and no malloc.
+// Plan's life cycle. Plans are created on a client's thread and released on the thread that ran them; SlotPool keeps
+// that free of locks and of malloc.
 #include "runtime/plan.h"
 
 #include <cstdlib>
-#include <mutex>
+
+#include "base/slot_pool.h"
 
 namespace anycann {
 
-// Plans are created on a client's thread and released on the thread that ran them, so each thread's list is topped
-// up from, and overflows into, one shared list in batches.
-struct PlanPool {
-  static constexpr int kBatch = 32;
-
-  struct Shared {
-    std::mutex mutex;
-    Plan* head = nullptr;
-  };
-  static Shared& shared() {
-    static Shared* s = new Shared;  // never destroyed: threads may release Plans during exit
-    return *s;
-  }
-
-  struct Local {
-    Plan* head = nullptr;
-    int count = 0;
-    ~Local() {
-      dead = true;
-      while (head) Give(Pop());
-    }
-    Plan* Pop() {
-      Plan* p = head;
-      head = p->next_free_;
-      --count;
-      return p;
-    }
-    void Push(Plan* p) {
-      p->next_free_ = head;
-      head = p;
-      ++count;
-    }
-    static void Give(Plan* p) {
-      Shared& s = shared();
-      std::lock_guard<std::mutex> lock(s.mutex);
-      p->next_free_ = s.head;
-      s.head = p;
-    }
-    static inline thread_local bool dead = false;
-  };
-  static Local& local() {
-    static thread_local Local l;
-    return l;
-  }
-
-  static Plan* Take() {
-    if (!Local::dead) {
-      Local& l = local();
-      if (l.head == nullptr) {
-        Shared& s = shared();
-        std::lock_guard<std::mutex> lock(s.mutex);
-        for (int i = 0; i < kBatch && s.head; ++i) {
-          Plan* p = s.head;
-          s.head = p->next_free_;
-          l.Push(p);
-        }
-      }
-      if (l.head != nullptr) return l.Pop();
-    }
-    return new (std::nothrow) Plan;
-  }
-
-  static void Return(Plan* p) {
-    if (Local::dead) return Local::Give(p);
-    Local& l = local();
-    l.Push(p);
-    if (l.count >= 2 * kBatch) {
-      Shared& s = shared();
-      std::lock_guard<std::mutex> lock(s.mutex);
-      for (int i = 0; i < kBatch; ++i) {
-        Plan* q = l.Pop();
-        q->next_free_ = s.head;
-        s.head = q;
-      }
-    }
-  }
-
-  static void Reset(Plan* p) {
-    if (p->kernel_ops_) p->kernel_ops_->destroy(p->kernel_);
-    p->kernel_ops_ = nullptr;
-    p->invoke_ = nullptr;
-    if (p->operands_ != p->inline_operands_) {
-      std::free(p->operands_);
-      p->operands_ = p->inline_operands_;
-      p->capacity_ = Plan::kInlineOperands;
-    }
-    p->count_ = 0;
-  }
-};
-
 Plan* Plan::Create(const char* name, PlanKind kind) {
-  Plan* p = PlanPool::Take();
+  Plan* p = SlotPool<Plan>::Take();
   if (p == nullptr) return nullptr;
+  if (p->operands_ == nullptr) {  // a fresh slot is all zeros
+    p->operands_ = p->inline_operands_;
+    p->capacity_ = kInlineOperands;
+  }
   p->references_.store(1, std::memory_order_relaxed);
   p->name = name;
   p->implementation = "";
@@ -111,8 +27,16 @@ Plan* Plan::Create(const char* name, PlanKind kind) {
 
 void Plan::Unref() {
   if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-  PlanPool::Reset(this);
-  PlanPool::Return(this);
+  if (kernel_ops_) kernel_ops_->destroy(kernel_);
+  kernel_ops_ = nullptr;
+  invoke_ = nullptr;
+  if (operands_ != inline_operands_) {
+    std::free(operands_);
+    operands_ = inline_operands_;
+    capacity_ = kInlineOperands;
+  }
+  count_ = 0;
+  SlotPool<Plan>::Give(this);
 }
 
 bool Plan::ReserveOperands(int n) {
@@ -136,7 +60,10 @@ Plan* Plan::Clone() const {
     p->Unref();
     return nullptr;
   }
-  for (int i = 0; i < count_; ++i) p->AddOperand(operands_[i].view, operands_[i].source, operands_[i].output);
+  for (int i = 0; i < count_; ++i) {
+    const Operand& o = operands_[i];
+    p->AddOperand(o.view, o.source, o.base, o.output);
+  }
   p->kernel_ops_ = kernel_ops_;
   p->invoke_ = invoke_;
   return p;

@@ -35,6 +35,7 @@ struct Cost {
 struct Operand {
   TensorView view;
   const void* source = nullptr;  // the client's handle, identity only: never dereferenced after phase one
+  void* base = nullptr;          // the handle's data address; view.data lies at a fixed distance from it
   bool output = false;
 };
 
@@ -68,10 +69,11 @@ class ANYCANN_API Plan {
   bool SetKernel(F&& f);
   // Makes room for n operands; false when memory is exhausted.
   bool ReserveOperands(int n);
-  void AddOperand(const TensorView& view, const void* source, bool output) {
+  void AddOperand(const TensorView& view, const void* source, void* base, bool output) {
     Operand& o = operands_[count_++];
     o.view = view;
     o.source = source;
+    o.base = base;
     o.output = output;
   }
 
@@ -87,11 +89,11 @@ class ANYCANN_API Plan {
   Cost cost;
   uint64_t sequence = 0;     // the stream's number for it, set at enqueue
   void* payload = nullptr;   // of the runtime, for kinds other than kKernel and kCopy
+  Plan* next_free = nullptr;  // of SlotPool
 
  private:
   Plan() = default;
   ~Plan() = default;
-  friend struct PlanPool;
 
   struct KernelOps {
     void (*destroy)(void* kernel);
@@ -104,8 +106,7 @@ class ANYCANN_API Plan {
   Operand* operands_ = inline_operands_;
   Status (*invoke_)(const void* kernel, const Run&) = nullptr;
   const KernelOps* kernel_ops_ = nullptr;
-  Plan* next_free_ = nullptr;
-  alignas(std::max_align_t) unsigned char kernel_[kInlineKernel];
+    alignas(std::max_align_t) unsigned char kernel_[kInlineKernel];
   Operand inline_operands_[kInlineOperands];
 };
 
