@@ -1,0 +1,1 @@
+# The assembled toolkit at ${ANYCANN_TOOLKIT} and `cmake --install`.
