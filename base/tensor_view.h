@@ -1,8 +1,6 @@
 // TensorView: address, shape, strides and type of a tensor, by value. Owns nothing.
 #pragma once
 
-#include <fmt/format.h>
-
 #include <cstdint>
 #include <initializer_list>
 #include <string>
@@ -116,7 +114,7 @@ struct TensorView {
 // "[2,3]"
 inline std::string ShapeString(const int64_t* dims, int rank) {
   std::string s = "[";
-  for (int i = 0; i < rank; ++i) s += fmt::format(i ? ",{}" : "{}", dims[i]);
+  for (int i = 0; i < rank; ++i) s += (i ? "," : "") + std::to_string(dims[i]);
   return s + "]";
 }
 inline std::string ShapeString(const TensorView& v) { return ShapeString(v.dims, v.rank); }

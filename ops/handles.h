@@ -79,9 +79,9 @@ struct aclScalar : anycann::Handle {
 
 namespace anycann {
 // Values of an array handle: a copy of the client's, in memory that the handle owns.
-template <class T>
+template <class Self, class T>
 struct ArrayHandle : Handle {
-  ArrayHandle* next_free;
+  Self* next_free;
   T* values;
   uint64_t size;
   static constexpr uint64_t kInline = 8;
@@ -93,12 +93,12 @@ struct ArrayHandle : Handle {
 };
 }  // namespace anycann
 
-struct aclIntArray : anycann::ArrayHandle<int64_t> {};
-struct aclFloatArray : anycann::ArrayHandle<float> {};
-struct aclBoolArray : anycann::ArrayHandle<bool> {};
+struct aclIntArray : anycann::ArrayHandle<aclIntArray, int64_t> {};
+struct aclFloatArray : anycann::ArrayHandle<aclFloatArray, float> {};
+struct aclBoolArray : anycann::ArrayHandle<aclBoolArray, bool> {};
 // A list owns one reference of each member: destroying the list destroys them.
-struct aclTensorList : anycann::ArrayHandle<aclTensor*> {};
-struct aclScalarList : anycann::ArrayHandle<aclScalar*> {};
+struct aclTensorList : anycann::ArrayHandle<aclTensorList, aclTensor*> {};
+struct aclScalarList : anycann::ArrayHandle<aclScalarList, aclScalar*> {};
 
 // What phase one hands to phase two: the Plan, and which handle each parameter was (for address updates).
 struct aclOpExecutor : anycann::Handle {

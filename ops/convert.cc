@@ -1,0 +1,160 @@
+#include "ops/convert.h"
+
+#include <cstring>
+
+#include "ops/elementwise/engine.h"
+
+namespace anycann {
+namespace {
+
+template <class To, class From>
+inline To Cast(From x) {
+  if constexpr (std::is_same_v<To, From>) {
+    return x;
+  } else if constexpr (std::is_same_v<From, Half> || std::is_same_v<From, BFloat16>) {
+    return Cast<To>(static_cast<float>(x));
+  } else if constexpr (std::is_same_v<From, ComplexHalf>) {
+    return Cast<To>(static_cast<Complex64>(x));
+  } else if constexpr (std::is_same_v<From, Complex64> || std::is_same_v<From, Complex128>) {
+    if constexpr (std::is_same_v<To, bool>) return x.real() != 0 || x.imag() != 0;
+    else if constexpr (std::is_same_v<To, Complex64> || std::is_same_v<To, Complex128>) return static_cast<To>(x);
+    else if constexpr (std::is_same_v<To, ComplexHalf>) return ComplexHalf(Complex64(x));
+    else return Cast<To>(x.real());
+  } else if constexpr (std::is_same_v<To, ComplexHalf>) {
+    return ComplexHalf(Complex64(static_cast<float>(x), 0));
+  } else if constexpr (std::is_same_v<To, Complex64> || std::is_same_v<To, Complex128>) {
+    return To(static_cast<typename To::value_type>(x), 0);
+  } else if constexpr (std::is_same_v<To, bool>) {
+    return x != 0;
+  } else if constexpr (std::is_same_v<To, Half> || std::is_same_v<To, BFloat16>) {
+    return To(static_cast<float>(x));
+  } else if constexpr (std::is_floating_point_v<From> && std::is_integral_v<To> && sizeof(To) < 8) {
+    // Through int64: out-of-range values wrap, as torch's CPU gives on x86, instead of being undefined.
+    return static_cast<To>(static_cast<int64_t>(x));
+  } else {
+    return static_cast<To>(x);
+  }
+}
+
+template <class To, class From>
+void ConvertLoop(void* dst, const void* src, int64_t n) {
+  To* d = static_cast<To*>(dst);
+  const From* s = static_cast<const From*>(src);
+  for (int64_t i = 0; i < n; ++i) d[i] = Cast<To>(s[i]);
+}
+
+#if defined(__F16C__)
+// g++ 12 does not vectorise the scalar conversions.
+template <>
+void ConvertLoop<float, Half>(void* dst, const void* src, int64_t n) {
+  float* d = static_cast<float*>(dst);
+  const Half* s = static_cast<const Half*>(src);
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16)
+    _mm512_storeu_ps(d + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(s + i))));
+#endif
+  for (; i + 8 <= n; i += 8)
+    _mm256_storeu_ps(d + i, _mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(s + i))));
+  for (; i < n; ++i) d[i] = s[i];
+}
+template <>
+void ConvertLoop<Half, float>(void* dst, const void* src, int64_t n) {
+  Half* d = static_cast<Half*>(dst);
+  const float* s = static_cast<const float*>(src);
+  int64_t i = 0;
+#if defined(__AVX512F__)
+  for (; i + 16 <= n; i += 16)
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(d + i), _mm512_cvtps_ph(_mm512_loadu_ps(s + i), 0));
+#endif
+  for (; i + 8 <= n; i += 8)
+    _mm_storeu_si128(reinterpret_cast<__m128i*>(d + i), _mm256_cvtps_ph(_mm256_loadu_ps(s + i), 0));
+  for (; i < n; ++i) d[i] = s[i];
+}
+#endif
+
+using Loop = void (*)(void*, const void*, int64_t);
+
+Loop FindLoop(DType to, DType from) {
+  Loop loop = nullptr;
+  VisitType(to, [&](auto t) {
+    VisitType(from, [&](auto f) { loop = &ConvertLoop<typename decltype(t)::type, typename decltype(f)::type>; });
+  });
+  return loop;
+}
+
+template <class T>
+void PackLoop(T* __restrict dst, const T* __restrict src, int64_t stride, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i] = src[i * stride];
+}
+template <class T>
+void UnpackLoop(T* __restrict dst, int64_t stride, const T* __restrict src, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) dst[i * stride] = src[i];
+}
+struct Bytes16 {
+  uint64_t a, b;
+};
+
+template <class F>
+void VisitSize(int64_t size, F&& f) {
+  switch (size) {
+    case 1: f(uint8_t{}); break;
+    case 2: f(uint16_t{}); break;
+    case 4: f(uint32_t{}); break;
+    case 8: f(uint64_t{}); break;
+    case 16: f(Bytes16{}); break;
+  }
+}
+
+}  // namespace
+
+void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t n) {
+  if (dst_type == src_type) {
+    if (dst != src) std::memcpy(dst, src, static_cast<size_t>(n * SizeOf(dst_type)));
+    return;
+  }
+  if (Loop loop = FindLoop(dst_type, src_type)) loop(dst, src, n);
+}
+
+void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t size) {
+  VisitSize(size, [&](auto x) {
+    using T = decltype(x);
+    const T* s = static_cast<const T*>(src);
+    T* d = static_cast<T*>(dst);
+    if (stride == 0) {
+      const T value = s[0];
+      for (int64_t i = 0; i < n; ++i) d[i] = value;
+    } else {
+      PackLoop(d, s, stride, n);
+    }
+  });
+}
+
+void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_t size) {
+  VisitSize(size, [&](auto x) {
+    using T = decltype(x);
+    UnpackLoop(static_cast<T*>(dst), stride, static_cast<const T*>(src), n);
+  });
+}
+
+void CopyCast(const TensorView& dst, const TensorView& src) {
+  // The identity in dst's type: the engine's load converts, and its store is a plain one.
+  ElementwiseKernel k;
+  k.inputs = 1;
+  k.outputs = 1;
+  k.in_types[0] = k.out_types[0] = dst.dtype;
+  k.loop = [](void* const* out, const void* const* in, int64_t n, const void* params) {
+    std::memcpy(out[0], in[0], static_cast<size_t>(n * *static_cast<const int64_t*>(params)));
+  };
+  const int64_t size = SizeOf(dst.dtype);
+  RunElementwise(k, {dst}, {src}, &size);
+}
+
+void Fill(const TensorView& dst, const void* value) {
+  TensorView scalar = dst;
+  scalar.data = const_cast<void*>(value);
+  for (int i = 0; i < scalar.rank; ++i) scalar.strides[i] = 0;
+  CopyCast(dst, scalar);
+}
+
+}  // namespace anycann
