@@ -128,4 +128,22 @@ int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOp
   return status.ok() ? 0 : RecordError(status);
 }
 
+Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index, void* address) {
+  if (index >= aclOpExecutor::kInlineSources)
+    return Error(kParamInvalid, "{}: index is {}, only the first {} tensors can be updated", function, index,
+                 aclOpExecutor::kInlineSources);
+  const void* source = output ? executor->output_sources[index] : executor->input_sources[index];
+  if (source == nullptr)
+    return Error(kParamInvalid, "{}: tensor {} of {} was null when the executor was made", function, index, executor->op);
+  if (executor->plan == nullptr) return Status();
+  for (int i = 0; i < executor->plan->operands(); ++i) {
+    Operand& o = executor->plan->operand(i);
+    if (o.source != source) continue;
+    const ptrdiff_t distance = static_cast<char*>(o.view.data) - static_cast<char*>(o.base);
+    o.base = address;
+    o.view.data = static_cast<char*>(address) + distance;
+  }
+  return Status();
+}
+
 }  // namespace anycann

@@ -40,4 +40,7 @@ int32_t PhaseOne(const char* op, uint64_t* workspace_size, aclOpExecutor** execu
 ANYCANN_API int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
                              void* stream);
 
+// Gives the index-th input or output tensor of a repeatable executor another data address, for the runs to come.
+ANYCANN_API Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index, void* address);
+
 }  // namespace anycann

@@ -107,7 +107,9 @@ struct aclOpExecutor : anycann::Handle {
   const char* op;
   anycann::Plan* plan;  // nullptr: nothing to do (empty tensors)
   bool repeatable;
-  int inputs, outputs;  // tensors in parameter order, list members one by one, absent ones as nullptr
+  // Tensors in parameter order, list members one by one, absent ones as nullptr. Members past kInlineSources are
+  // counted, not kept: their addresses can't be updated.
+  int inputs, outputs;
   const void* input_sources[kInlineSources];
   const void* output_sources[kInlineSources];
 };
