@@ -1,0 +1,10 @@
+# Side-by-side measurements: programs that bench/bench.py starts. They see what a client sees, the generated headers.
+file(GLOB ANYCANN_BENCHES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/*.cc)
+foreach(source IN LISTS ANYCANN_BENCHES)
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(bench_${name} ${source})
+  add_dependencies(bench_${name} anycann_abi)
+  target_include_directories(bench_${name} PRIVATE ${CMAKE_BINARY_DIR}/gen/include)
+  target_link_libraries(bench_${name} PRIVATE ascendcl nnopbase opapi)
+  set_target_properties(bench_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/bench)
+endforeach()
