@@ -24,6 +24,8 @@ LIBRARY_OF_HEADER = {
     "profiling/": "profapi", "runtime/": "runtime", "ge/": "ge_runner", "graph/": "graph", "aclnn/": NNOPBASE,
     "aclnnop/": "opapi",
 }
+# Names that belong with others of their kind rather than with their header.
+LIBRARY_OF_NAME = {"aclrtCtxGetSysParamOpt": "acl_op_compiler"}
 
 # What a C function without an implementation returns, by its return type. Codes are the published ones.
 ANSWERS = {
@@ -74,8 +76,8 @@ def load_required(helpers, operators):
 
 
 def library_of(function, owners):
-    if function.name in owners:
-        return owners[function.name]
+    if function.name in owners or function.name in LIBRARY_OF_NAME:
+        return owners.get(function.name) or LIBRARY_OF_NAME[function.name]
     if function.library.startswith("lib"):
         return bare(function.library)
     matches = [prefix for prefix in LIBRARY_OF_HEADER if function.header.startswith(prefix)]
@@ -86,7 +88,7 @@ class Doors:
     def __init__(self):
         self.functions = contract.load_functions()
         self.operators = contract.load_operators()
-        helpers = {n: f for n, f in self.functions.items() if f.source == "aclnn/helpers.tsv" or f.library == "libnnopbase.so"}
+        helpers = {row["function"]: self.functions[row["function"]] for row in read_table("aclnn_helpers.tsv")}
         self.required = load_required(helpers, self.operators)
         self.cxx = {row["symbol"]: row for row in read_table("cxx.tsv")}
         self.owners = {r.name: r.library for r in self.required}

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Writes what follows from the contract: client headers, the operator interface, the doors. Called by CMake.
 
-    generate.py tables OUT          client headers, aclnn_ops.h, layout checks, stubs and version scripts of the doors
-    generate.py operators ENGINE OUT  the doors of libopapi.so, from the symbols that the built engine exports
+    generate.py tables OUT                client headers, aclnn_ops.h, layout checks, the doors' stubs and version scripts
+    generate.py operators ENGINE OUT      the doors of libopapi.so, from the symbols that the built engine exports
+    generate.py symbols LIBDIR [--check]  abi/*.symbols, the exported lists: written, or compared (exit status 1)
 """
 
 import argparse
@@ -16,6 +17,7 @@ import doors  # noqa: E402
 import headers  # noqa: E402
 import layout  # noqa: E402
 import operators  # noqa: E402
+import symbols  # noqa: E402
 
 
 def write(path, text):
@@ -47,9 +49,14 @@ def main():
     doors_command = commands.add_parser("operators")
     doors_command.add_argument("engine", type=Path)
     doors_command.add_argument("out", type=Path)
+    symbols_command = commands.add_parser("symbols")
+    symbols_command.add_argument("libraries", type=Path)
+    symbols_command.add_argument("--check", action="store_true")
     args = parser.parse_args()
     if args.command == "tables":
         write_tables(args.out)
+    elif args.command == "symbols":
+        sys.exit(symbols.refresh(args.libraries, doors.Doors().libraries, args.check))
     else:
         required = {r.name for r in doors.Doors().required}
         for name, text in operators.generate(args.engine, required).items():

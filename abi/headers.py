@@ -160,7 +160,7 @@ def in_order(items, types):
                 visit(types[use])
         ordered.append(item)
 
-    rank = {"macro": 0, "constant": 1, "opaque": 2, "typedef": 3, "enum": 3, "alias": 4, "struct": 5}
+    rank = {"macro": 0, "constant": 1, "opaque": 2, "typedef": 3, "enum": 3, "alias": 4, "struct": 5, "inline": 6}
     for item in sorted(items, key=lambda i: rank.get(i.kind, 5)):
         visit(item)
     return ordered

@@ -31,6 +31,8 @@ foreach(row IN LISTS rows)
   list(FILTER sources EXCLUDE REGEX "_test\\.cc$")
   if(door STREQUAL "opapi")
     list(APPEND sources ${operator_sources})
+  elseif(door STREQUAL "ascendcl")
+    list(APPEND sources ${ANYCANN_GEN}/layout_checks.cc)  # static assertions only
   endif()
   add_library(${door} SHARED ${sources} ${ANYCANN_GEN}/doors/${door}/stubs.cc)
   add_dependencies(${door} anycann_abi)
