@@ -110,4 +110,7 @@ def generate(engine, required_names):
             part += absent(op)
     files = {f"doors/opapi/operators_{i:02}.cc": "\n".join(lines) + "\n" for i, lines in enumerate(parts)}
     files["doors/opapi/implemented.txt"] = "".join(f"{name}\n" for name in sorted(found))
+    # What `anycann ops` reads.
+    files["doors/opapi/ops.tsv"] = "op\ttier\tfamily\timplemented\n" + "".join(
+        f"{op.name}\t{op.row['tier']}\t{op.row['family']}\t{'yes' if op.name in found else 'no'}\n" for op in operators)
     return files
