@@ -1,0 +1,58 @@
+#!/usr/bin/env bash
+# Every test, as `make test` runs it after the toolkit and the Python environment are there. Stages run one after
+# another; all of them run even if one fails. Logs: build/test/. A stage by name: tools/test.sh conformance
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+jobs=$(nproc)
+python=.venv/bin/python
+anycann=build/toolkit/bin/anycann
+logs=build/test
+mkdir -p "$logs"
+passed=0 failed=0 failures=()
+
+# stage NAME COMMAND...: runs it, keeps its output, tells the last lines and the time.
+stage() {
+  local name=$1 start=$SECONDS
+  shift
+  [ -n "${only:-}" ] && [ "$only" != "$name" ] && return
+  printf '== %s\n' "$name"
+  if "$@" > "$logs/$name.log" 2>&1; then
+    passed=$((passed + 1))
+    tail -n 2 "$logs/$name.log"
+  else
+    failed=$((failed + 1))
+    failures+=("$name")
+    tail -n 40 "$logs/$name.log"
+    printf -- '-- %s FAILED (all of it: %s)\n' "$name" "$logs/$name.log"
+  fi
+  printf '   %s: %d s\n' "$name" $((SECONDS - start))
+}
+
+# The unit tests of a build, sanitizers' reports included: any report ends the program with an error.
+unit() {
+  local preset=$1
+  cmake --preset "$preset" > /dev/null && cmake --build "build/$preset" -j "$jobs" --target unit_tests &&
+    ctest --test-dir "build/$preset" --output-on-failure --timeout 600
+}
+
+symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
+
+pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; }
+
+only=${1:-}
+stage includes "$python" tools/check/includes.py
+stage units ctest --test-dir build/release --output-on-failure --timeout 600
+stage symbols symbols
+stage clients pytests tests/clients
+stage conformance pytests tests/conformance
+stage torch pytests tests/torch_npu
+stage faults pytests tests/faults
+stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
+export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
+stage asan unit asan
+stage tsan unit tsan
+
+[ $failed -eq 0 ] || printf 'failed: %s\n' "${failures[*]}"
+printf '%d passed, %d failed\n' "$passed" "$failed"
+[ $failed -eq 0 ]
