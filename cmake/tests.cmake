@@ -30,3 +30,18 @@ if(sources)
   anycann_add_test(libs_tests "${sources}" ascendcl nnopbase opapi acl_op_compiler anycann)
   add_test(NAME libs_tests COMMAND libs_tests)
 endif()
+
+# Programs of suites that cross rooms, compiled as a client would be.
+file(GLOB fault_programs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/faults/*.cc)
+if(NOT ANYCANN_SANITIZE)  # they interpose malloc themselves
+  foreach(source IN LISTS fault_programs)
+    get_filename_component(name ${source} NAME_WE)
+    add_executable(faults_${name} ${source})
+    add_dependencies(faults_${name} anycann_abi)
+    add_dependencies(unit_tests faults_${name})
+    target_include_directories(faults_${name} PRIVATE ${CMAKE_BINARY_DIR}/gen/include)
+    target_link_libraries(faults_${name} PRIVATE ascendcl nnopbase opapi ${CMAKE_DL_LIBS})
+    set_target_properties(faults_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${test_folder} ENABLE_EXPORTS ON)
+    add_test(NAME faults_${name} COMMAND faults_${name})
+  endforeach()
+endif()
