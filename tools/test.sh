@@ -44,6 +44,7 @@ only=${1:-}
 stage includes "$python" tools/check/includes.py
 stage units ctest --test-dir build/release --output-on-failure --timeout 600
 stage symbols symbols
+stage coverage "$python" tools/docs/coverage.py build/toolkit --check
 stage clients pytests tests/clients
 stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
