@@ -8,7 +8,7 @@ list(FILTER ANYCANN_ENGINE_SOURCES EXCLUDE REGEX "_(test|benchmark)\\.cc$")
 function(anycann_add_engine target level march)
   add_library(${target}_objects OBJECT ${ANYCANN_ENGINE_SOURCES})
   add_dependencies(${target}_objects anycann_abi)
-  target_compile_options(${target}_objects PRIVATE -march=${march})
+  target_compile_options(${target}_objects PUBLIC -march=${march})
   target_compile_definitions(${target}_objects PRIVATE ANYCANN_LEVEL="${level}")
   target_link_libraries(${target}_objects PUBLIC anycann_flags fmt::fmt Threads::Threads DNNL::dnnl
                                                  nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
