@@ -108,7 +108,7 @@ TEST(VectorMath, ErrorFunction) {
   CHECK_UNARY(Erfc, 4.0, std::erfc(x));
   for (float t = 0; t < 5.5f; t += 0.0001f) {
     const double want = 0.5 * std::erfc(double{t} * 0x1.6a09e667f3bcdp-1);
-    ASSERT_NEAR(math::NormalTail(t) / want, 1.0, t < 3 ? 1e-6 : 2e-6) << t;
+    ASSERT_NEAR(math::NormalTail(t) / want, 1.0, t < 3 ? 1e-6 : 3e-6) << t;
   }
   EXPECT_EQ(math::NormalTail(HUGE_VALF), 0.0f);
   EXPECT_TRUE(std::isnan(math::NormalTail(NAN)));
