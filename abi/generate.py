@@ -66,7 +66,10 @@ def main():
 
 def write_tables(out):
     writer = headers.HeaderWriter(out / "include")
-    writer.write_all(write)
+    written = set()
+    writer.write_all(lambda path, text: (write(path, text), written.add(path)))
+    for stale in set((out / "include").rglob("*.h")) - written:
+        stale.unlink()
     write(out / "aclnn_ops.h", operator_interface(contract.load_operators(), contract.load_nullable()))
     write(out / "layout_checks.cc", layout.checks(writer))
     all_doors = doors.Doors()

@@ -30,6 +30,7 @@ file(COPY ${CMAKE_SOURCE_DIR}/LICENSE DESTINATION ${ANYCANN_TOOLKIT})
 
 add_custom_command(
   OUTPUT ${ANYCANN_GEN}/toolkit_headers.stamp
+  COMMAND ${CMAKE_COMMAND} -E rm -rf ${ANYCANN_TOOLKIT}/include
   COMMAND ${CMAKE_COMMAND} -E copy_directory ${ANYCANN_GEN}/include ${ANYCANN_TOOLKIT}/include
   COMMAND ${CMAKE_COMMAND} -E touch ${ANYCANN_GEN}/toolkit_headers.stamp
   DEPENDS ${ANYCANN_GEN}/tables.stamp
