@@ -15,7 +15,6 @@ UMBRELLAS = {
     "acl/acl_base.h": ["acl/acl_base_rt.h", "acl/acl_base_mdl.h"],
     "acl/acl.h": ["acl/acl_base.h", "acl/acl_rt.h", "acl/acl_rt_allocator.h", "acl/acl_mdl.h", "acl/acl_op.h"],
     "profiling/prof_api.h": ["profiling/prof_common.h"],
-    "profiling/devprof_pub.h": ["profiling/aprof_pub.h"],
     "aclnn/aclnn_base.h": ["aclnn/acl_meta.h"],
 }
 # Includes that follow from how clients use a header rather than from the types in it.
