@@ -32,7 +32,7 @@ def in_place_face(op, base):
     outputs = [i for i, p in enumerate(base.params) if p.mark == "out"]
     if len(outputs) != 1 or len(base.params) != len(op.params) + 1:
         return None
-    targets = [p for p in op.params if p.name.endswith("Ref")]
+    targets = [p for p in op.params if p.mark == "inout"]
     if len(targets) != 1 or plain(targets[0].type) != "aclTensor":
         return None
     target = targets[0]
