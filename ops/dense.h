@@ -1,5 +1,6 @@
-// Operands as dense row-major memory, for engines whose inner loops need it: a contiguous tensor's own memory, or a
-// copy made (and for outputs written back) around the loop. Also parameter vectors in the compute type.
+// Operands as dense row-major memory, for engines whose inner loops need it: a contiguous tensor's own
+// memory, or a copy made (and for outputs written back) around the loop. Also parameter vectors in the
+// compute type.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +18,8 @@ template <class T>
 class Scratch {
  public:
   Scratch() = default;
-  explicit Scratch(int64_t n) : p_(static_cast<T*>(::operator new(sizeof(T) * (n > 0 ? n : 1), kAlign, std::nothrow))) {}
+  explicit Scratch(int64_t n)
+      : p_(static_cast<T*>(::operator new(sizeof(T) * (n > 0 ? n : 1), kAlign, std::nothrow))) {}
   bool ok() const { return p_ != nullptr; }
   T* get() const { return p_.get(); }
   T& operator[](int64_t i) const { return p_.get()[i]; }
@@ -31,7 +33,9 @@ class Scratch {
 };
 
 // The status of a kernel that could not get scratch memory.
-inline Status ScratchFailed(const char* op) { return Error(kBadAlloc, "{}: out of memory for scratch space", op); }
+inline Status ScratchFailed(const char* op) {
+  return Error(kBadAlloc, "{}: out of memory for scratch space", op);
+}
 
 // An input as dense memory of its own type.
 class DenseInput {
@@ -69,7 +73,8 @@ class DenseOutput {
   Scratch<char> copy_;
 };
 
-// Elements of dense memory as T: in place when the stored type is T, otherwise converted through the caller's buffer.
+// Elements of dense memory as T: in place when the stored type is T, otherwise converted through the caller's
+// buffer.
 template <class T>
 struct DenseReader {
   const char* data = nullptr;

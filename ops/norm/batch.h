@@ -77,7 +77,8 @@ struct BatchGradients {
   std::optional<DenseOutput> dx_copy_;
 };
 
-// A batch tensor has at least two dimensions and a floating-point type; a parameter holds one such value per channel.
+// A batch tensor has at least two dimensions and a floating-point type; a parameter holds one such value per
+// channel.
 Status RequireBatch(Call& call, const aclTensor* t, const char* name);
 Status RequireChannels(Call& call, const aclTensor* t, const char* name, int64_t channels);
 

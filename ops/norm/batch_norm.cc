@@ -26,7 +26,8 @@ void UpdateRunning(const TensorView* running, const Scratch<T>& batch, int64_t c
   const Scratch<T> updated(channels);
   if (!old.ok() || !updated.ok()) return;
   for (int64_t c = 0; c < channels; ++c)
-    updated[c] = static_cast<T>((1 - momentum) * static_cast<double>(old[c]) + momentum * static_cast<double>(batch[c]));
+    updated[c] = static_cast<T>((1 - momentum) * static_cast<double>(old[c]) +
+                                momentum * static_cast<double>(batch[c]));
   StoreValues(*running, updated.get());
 }
 
@@ -37,8 +38,8 @@ Status Forward(const Attributes& a, const ForwardAt& at, const Run& t) {
   const Scratch<Moments> moments(a.training ? channels : 0);
   const Scratch<T> mean(channels), invstd(channels), scale(channels), shift(channels), unbiased(channels);
   const Values<T> weight = OptionalValues<T>(At(t, at.weight)), bias = OptionalValues<T>(At(t, at.bias));
-  if (!operands.ok() || !moments.ok() || !mean.ok() || !invstd.ok() || !scale.ok() || !shift.ok() || !unbiased.ok() ||
-      !weight.ok() || !bias.ok())
+  if (!operands.ok() || !moments.ok() || !mean.ok() || !invstd.ok() || !scale.ok() || !shift.ok() ||
+      !unbiased.ok() || !weight.ok() || !bias.ok())
     return ScratchFailed(a.op);
   if (a.training) {
     if (!ChannelMoments(operands.grid, operands.x, moments.get())) return ScratchFailed(a.op);
@@ -79,17 +80,20 @@ Status Backward(const Attributes& a, const BackwardAt& at, const Run& t) {
   const int64_t channels = operands.grid.channels;
   const double count = static_cast<double>(operands.grid.rows * operands.grid.inner);
   const Values<T> weight = OptionalValues<T>(At(t, at.weight)), mean(t[at.mean]), given(t[at.invstd]);
-  const Scratch<T> invstd(channels), dweight(channels), dbias(channels), p(channels), q(channels), r(channels);
+  const Scratch<T> invstd(channels), dweight(channels), dbias(channels), p(channels), q(channels),
+      r(channels);
   const Scratch<double> sum_dy(channels), sum_dyx(channels);
-  if (!operands.ok() || !weight.ok() || !mean.ok() || !given.ok() || !invstd.ok() || !dweight.ok() || !dbias.ok() || !p.ok() ||
-      !q.ok() || !r.ok() || !sum_dy.ok() || !sum_dyx.ok())
+  if (!operands.ok() || !weight.ok() || !mean.ok() || !given.ok() || !invstd.ok() || !dweight.ok() ||
+      !dbias.ok() || !p.ok() || !q.ok() || !r.ok() || !sum_dy.ok() || !sum_dyx.ok())
     return ScratchFailed(a.op);
   if (a.training || at.dweight >= 0 || at.dbias >= 0) {
-    if (!ChannelSums(operands.grid, operands.dy, operands.x, mean.get(), sum_dy.get(), sum_dyx.get())) return ScratchFailed(a.op);
+    if (!ChannelSums(operands.grid, operands.dy, operands.x, mean.get(), sum_dy.get(), sum_dyx.get()))
+      return ScratchFailed(a.op);
   }
   for (int64_t c = 0; c < channels; ++c) {
     // In evaluation `given` is the running variance.
-    const double s = a.training ? static_cast<double>(given[c]) : 1 / std::sqrt(static_cast<double>(given[c]) + a.eps);
+    const double s =
+        a.training ? static_cast<double>(given[c]) : 1 / std::sqrt(static_cast<double>(given[c]) + a.eps);
     const double g = weight.get() ? s * static_cast<double>(weight[c]) : s;
     dweight[c] = static_cast<T>(sum_dyx[c] * s);
     dbias[c] = static_cast<T>(sum_dy[c]);
@@ -98,7 +102,8 @@ Status Backward(const Attributes& a, const BackwardAt& at, const Run& t) {
     r[c] = a.training ? static_cast<T>(-g * sum_dy[c] / count) : T(0);
   }
   if (at.dx >= 0) {
-    if (!ChannelApplyBackward(operands.grid, operands.dy, operands.x, mean.get(), p.get(), q.get(), r.get(), operands.dx))
+    if (!ChannelApplyBackward(operands.grid, operands.dy, operands.x, mean.get(), p.get(), q.get(), r.get(),
+                              operands.dx))
       return ScratchFailed(a.op);
     operands.Finish();
   }
@@ -111,9 +116,11 @@ Status Backward(const Attributes& a, const BackwardAt& at, const Run& t) {
 
 Status RequireChannels(Call& call, const aclTensor* t, const char* name, int64_t channels) {
   if (t == nullptr) return Status();
-  if (!IsFloating(t->view.dtype)) return call.Invalid("{} has type {}, expected a floating-point type", name, Name(t->view.dtype));
+  if (!IsFloating(t->view.dtype))
+    return call.Invalid("{} has type {}, expected a floating-point type", name, Name(t->view.dtype));
   if (t->view.numel() == channels) return Status();
-  return call.Invalid("{} has shape {}, expected [{}], one value per channel", name, ShapeString(t->view), channels);
+  return call.Invalid("{} has shape {}, expected [{}], one value per channel", name, ShapeString(t->view),
+                      channels);
 }
 
 Status RequireBatch(Call& call, const aclTensor* t, const char* name) {
@@ -123,8 +130,8 @@ Status RequireBatch(Call& call, const aclTensor* t, const char* name) {
 }
 
 Status aclnn::BatchNorm(Call& call, const aclTensor* input, const aclTensor* weight, const aclTensor* bias,
-                        aclTensor* runningMean, aclTensor* runningVar, bool training, double momentum, double eps,
-                        aclTensor* output, aclTensor* saveMean, aclTensor* saveInvstd) {
+                        aclTensor* runningMean, aclTensor* runningVar, bool training, double momentum,
+                        double eps, aclTensor* output, aclTensor* saveMean, aclTensor* saveInvstd) {
   RETURN_IF_ERROR(RequireBatch(call, input, "input"));
   RETURN_IF_ERROR(call.RequireSameShape(output, "output", input, "input"));
   const int64_t channels = input->view.dims[1];
@@ -133,7 +140,8 @@ Status aclnn::BatchNorm(Call& call, const aclTensor* input, const aclTensor* wei
   RETURN_IF_ERROR(RequireChannels(call, runningMean, "runningMean", channels));
   RETURN_IF_ERROR(RequireChannels(call, runningVar, "runningVar", channels));
   if (!training && (runningMean == nullptr || runningVar == nullptr))
-    return call.Error(kParamNullptr, "{} is null, which only training allows", runningMean ? "runningVar" : "runningMean");
+    return call.Error(kParamNullptr, "{} is null, which only training allows",
+                      runningMean ? "runningVar" : "runningMean");
   if (saveMean != nullptr && saveMean->view.numel() == 0) saveMean = nullptr;
   if (saveInvstd != nullptr && saveInvstd->view.numel() == 0) saveInvstd = nullptr;
   RETURN_IF_ERROR(RequireChannels(call, saveMean, "saveMean", channels));
@@ -144,14 +152,17 @@ Status aclnn::BatchNorm(Call& call, const aclTensor* input, const aclTensor* wei
                         o.Output(runningVar), o.Output(output), o.Output(saveMean), o.Output(saveInvstd)};
   const Attributes a = {call.op(), training, momentum, eps};
   const bool wide = input->view.dtype == DType::kDouble;
-  return call.Launch(o.list(), Cost{6.0 * static_cast<double>(input->view.numel()), o.bytes()},
-                     [a, at, wide](const Run& t) { return wide ? Forward<double>(a, at, t) : Forward<float>(a, at, t); });
+  return call.Launch(
+      o.list(), Cost{6.0 * static_cast<double>(input->view.numel()), o.bytes()},
+      [a, at, wide](const Run& t) { return wide ? Forward<double>(a, at, t) : Forward<float>(a, at, t); });
 }
 
-Status aclnn::BatchNormBackward(Call& call, const aclTensor* gradOut, const aclTensor* input, const aclTensor* weight,
-                                const aclTensor* runningMean, const aclTensor* runningVar, const aclTensor* saveMean,
-                                const aclTensor* saveInvstd, bool training, double eps, const aclBoolArray* outputMask,
-                                aclTensor* gradInput, aclTensor* gradWeight, aclTensor* gradBias) {
+Status aclnn::BatchNormBackward(Call& call, const aclTensor* gradOut, const aclTensor* input,
+                                const aclTensor* weight, const aclTensor* runningMean,
+                                const aclTensor* runningVar, const aclTensor* saveMean,
+                                const aclTensor* saveInvstd, bool training, double eps,
+                                const aclBoolArray* outputMask, aclTensor* gradInput, aclTensor* gradWeight,
+                                aclTensor* gradBias) {
   RETURN_IF_ERROR(RequireBatch(call, input, "input"));
   RETURN_IF_ERROR(call.RequireSameShape(gradOut, "gradOut", input, "input"));
   const int64_t channels = input->view.dims[1];
@@ -161,7 +172,8 @@ Status aclnn::BatchNormBackward(Call& call, const aclTensor* gradOut, const aclT
   if (!(*outputMask)[2]) gradBias = nullptr;
   const aclTensor *mean = training ? saveMean : runningMean, *spread = training ? saveInvstd : runningVar;
   if (mean == nullptr || spread == nullptr)
-    return call.Error(kParamNullptr, "{} is null, expected the {} statistics", training ? "saveMean or saveInvstd" : "runningMean or runningVar",
+    return call.Error(kParamNullptr, "{} is null, expected the {} statistics",
+                      training ? "saveMean or saveInvstd" : "runningMean or runningVar",
                       training ? "batch's" : "running");
   if (gradInput != nullptr) RETURN_IF_ERROR(call.RequireSameShape(gradInput, "gradInput", input, "input"));
   RETURN_IF_ERROR(RequireChannels(call, weight, "weight", channels));
@@ -169,14 +181,16 @@ Status aclnn::BatchNormBackward(Call& call, const aclTensor* gradOut, const aclT
   RETURN_IF_ERROR(RequireChannels(call, spread, training ? "saveInvstd" : "runningVar", channels));
   RETURN_IF_ERROR(RequireChannels(call, gradWeight, "gradWeight", channels));
   RETURN_IF_ERROR(RequireChannels(call, gradBias, "gradBias", channels));
-  if (channels == 0 || (gradInput == nullptr && gradWeight == nullptr && gradBias == nullptr)) return call.Nothing();
+  if (channels == 0 || (gradInput == nullptr && gradWeight == nullptr && gradBias == nullptr))
+    return call.Nothing();
   Operands o;
   const BackwardAt at = {o.Input(gradOut), o.Input(input),      o.Input(weight),      o.Input(mean),
                          o.Input(spread),  o.Output(gradInput), o.Output(gradWeight), o.Output(gradBias)};
   const Attributes a = {call.op(), training, 0, eps};
   const bool wide = input->view.dtype == DType::kDouble;
-  return call.Launch(o.list(), Cost{12.0 * static_cast<double>(input->view.numel()), o.bytes()},
-                     [a, at, wide](const Run& t) { return wide ? Backward<double>(a, at, t) : Backward<float>(a, at, t); });
+  return call.Launch(
+      o.list(), Cost{12.0 * static_cast<double>(input->view.numel()), o.bytes()},
+      [a, at, wide](const Run& t) { return wide ? Backward<double>(a, at, t) : Backward<float>(a, at, t); });
 }
 
 }  // namespace anycann

@@ -1,7 +1,8 @@
 // Sums in vector lanes: the loops under every statistic of the normalisation engine.
 //
-// A sum of a block runs in several vectors of the compute type (so it is a sum of many short sums), is added up
-// pairwise at the end, and blocks are combined in double by the callers. A block is at most kNormBlock elements.
+// A sum of a block runs in several vectors of the compute type (so it is a sum of many short sums), is added
+// up pairwise at the end, and blocks are combined in double by the callers. A block is at most kNormBlock
+// elements.
 #pragma once
 
 #include <cstdint>
@@ -124,7 +125,8 @@ struct Moments {
 template <class T>
 Moments BlockMoments(const T* x, int64_t n) {
   LaneSum<T> sum;
-  sum.Add(n, [](auto v) { return v; }, x);
+  sum.Add(
+      n, [](auto v) { return v; }, x);
   const double total = sum.Total();
   const T mean = static_cast<T>(total / static_cast<double>(n));
   LaneSumPair<T> deviation;

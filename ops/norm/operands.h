@@ -1,5 +1,5 @@
-// Operands of an operator that has optional ones: absent tensors (nullptr handles) are left out of the Plan, and the
-// kernel finds the others by the index that Add gave.
+// Operands of an operator that has optional ones: absent tensors (nullptr handles) are left out of the Plan,
+// and the kernel finds the others by the index that Add gave.
 #pragma once
 
 #include <span>

@@ -13,7 +13,8 @@ Status RequireFloating(Call& call, const aclTensor* t, const char* role) {
 
 Status RequireCount(Call& call, const aclTensor* t, const char* role, int64_t count) {
   if (t == nullptr) return Status();
-  if (t->view.numel() != count) return call.Invalid("{} has shape {}, expected {} elements", role, ShapeString(t->view), count);
+  if (t->view.numel() != count)
+    return call.Invalid("{} has shape {}, expected {} elements", role, ShapeString(t->view), count);
   return RequireFloating(call, t, role);
 }
 
@@ -53,8 +54,8 @@ Status LaunchRowNorm(Call& call, const RowNormHandles& h, int dims, const RowNor
   Operands o;
   struct {
     int x, residual, gamma, beta, bias, y, mean, rstd, sum, y2;
-  } at = {o.Input(h.x),    o.Input(h.residual), o.Input(h.gamma), o.Input(h.beta), o.Input(h.bias),
-          o.Output(h.y),   o.Output(h.mean),    o.Output(h.rstd), o.Output(h.sum), o.Output(h.y2)};
+  } at = {o.Input(h.x),  o.Input(h.residual), o.Input(h.gamma), o.Input(h.beta), o.Input(h.bias),
+          o.Output(h.y), o.Output(h.mean),    o.Output(h.rstd), o.Output(h.sum), o.Output(h.y2)};
   const char* op = call.op();
   const double scale = h.x_scale;
   const bool wide = IsDouble(h.x);
@@ -86,20 +87,22 @@ Status LaunchRowNormBackward(Call& call, const RowNormBackwardHandles& h, int di
   Operands o;
   struct {
     int dy, x, residual, mean, rstd, gamma, dsum, dx, dresidual, dgamma, dbeta;
-  } at = {o.Input(h.dy),    o.Input(h.x),    o.Input(h.residual), o.Input(h.mean),       o.Input(h.rstd),    o.Input(h.gamma),
-          o.Input(h.dsum),  o.Output(h.dx),  o.Output(h.dresidual), o.Output(h.dgamma),  o.Output(h.dbeta)};
+  } at = {o.Input(h.dy),         o.Input(h.x),       o.Input(h.residual), o.Input(h.mean),
+          o.Input(h.rstd),       o.Input(h.gamma),   o.Input(h.dsum),     o.Output(h.dx),
+          o.Output(h.dresidual), o.Output(h.dgamma), o.Output(h.dbeta)};
   const char* op = call.op();
   const double scale = h.x_scale;
   const bool wide = IsDouble(h.x);
-  return call.Launch(o.list(), Cost{16.0 * static_cast<double>(norm.rows * norm.n), o.bytes()},
-                     [op, norm, at, scale, wide](const Run& t) -> Status {
-                       RowNormBackward b;
-                       b.dy = At(t, at.dy), b.x = At(t, at.x), b.residual = At(t, at.residual), b.x_scale = scale;
-                       b.mean = At(t, at.mean), b.rstd = At(t, at.rstd), b.gamma = At(t, at.gamma), b.dsum = At(t, at.dsum);
-                       b.dx = At(t, at.dx), b.dresidual = At(t, at.dresidual);
-                       b.dgamma = At(t, at.dgamma), b.dbeta = At(t, at.dbeta);
-                       return wide ? RunRowNormBackward<double>(op, norm, b) : RunRowNormBackward<float>(op, norm, b);
-                     });
+  return call.Launch(
+      o.list(), Cost{16.0 * static_cast<double>(norm.rows * norm.n), o.bytes()},
+      [op, norm, at, scale, wide](const Run& t) -> Status {
+        RowNormBackward b;
+        b.dy = At(t, at.dy), b.x = At(t, at.x), b.residual = At(t, at.residual), b.x_scale = scale;
+        b.mean = At(t, at.mean), b.rstd = At(t, at.rstd), b.gamma = At(t, at.gamma), b.dsum = At(t, at.dsum);
+        b.dx = At(t, at.dx), b.dresidual = At(t, at.dresidual);
+        b.dgamma = At(t, at.dgamma), b.dbeta = At(t, at.dbeta);
+        return wide ? RunRowNormBackward<double>(op, norm, b) : RunRowNormBackward<float>(op, norm, b);
+      });
 }
 
 }  // namespace anycann

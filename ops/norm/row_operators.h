@@ -13,7 +13,8 @@ struct RowNormHandles {
   const aclTensor *y = nullptr, *mean = nullptr, *rstd = nullptr, *sum = nullptr, *y2 = nullptr;
 };
 struct RowNormBackwardHandles {
-  const aclTensor *dy = nullptr, *x = nullptr, *residual = nullptr, *mean = nullptr, *rstd = nullptr, *gamma = nullptr;
+  const aclTensor *dy = nullptr, *x = nullptr, *residual = nullptr, *mean = nullptr, *rstd = nullptr,
+                  *gamma = nullptr;
   double x_scale = 1;
   const aclTensor* dsum = nullptr;
   const aclTensor *dx = nullptr, *dresidual = nullptr, *dgamma = nullptr, *dbeta = nullptr;

@@ -84,7 +84,8 @@ void RowStatistics(const T* x, const RowNorm& norm, double* mean, double* rstd) 
   double squares = 0;
   for (int64_t i = 0; i < norm.n; i += kNormBlock<T>) {
     LaneSum<T> sum;
-    sum.Add(std::min(kNormBlock<T>, norm.n - i), [](auto v) { return v * v; }, x + i);
+    sum.Add(
+        std::min(kNormBlock<T>, norm.n - i), [](auto v) { return v * v; }, x + i);
     squares += sum.Total();
   }
   *mean = 0;
@@ -92,8 +93,8 @@ void RowStatistics(const T* x, const RowNorm& norm, double* mean, double* rstd) 
 }
 
 template <class T>
-void ApplyRow(const T* __restrict x, const T* __restrict gamma, const T* __restrict beta, T mean, T rstd, int64_t n,
-              T* __restrict y) {
+void ApplyRow(const T* __restrict x, const T* __restrict gamma, const T* __restrict beta, T mean, T rstd,
+              int64_t n, T* __restrict y) {
   if (beta != nullptr)
     for (int64_t i = 0; i < n; ++i) y[i] = (x[i] - mean) * rstd * gamma[i] + beta[i];
   else
@@ -108,10 +109,11 @@ void WriteRow(const DenseWriter<T>& w, int64_t start, int64_t n, const T* row) {
     w.End(start, n, row);
 }
 
-// Sums of g and g * xhat over one block of a row, where g = dy * gamma; adds to the gradients of gamma and beta.
+// Sums of g and g * xhat over one block of a row, where g = dy * gamma; adds to the gradients of gamma and
+// beta.
 template <class T>
-void BackwardSums(const T* __restrict dy, const T* __restrict x, const T* __restrict gamma, T mean, T rstd, int64_t n,
-                  T* __restrict dgamma, T* __restrict dbeta, double* sum_g, double* sum_gx) {
+void BackwardSums(const T* __restrict dy, const T* __restrict x, const T* __restrict gamma, T mean, T rstd,
+                  int64_t n, T* __restrict dgamma, T* __restrict dbeta, double* sum_g, double* sum_gx) {
   using L = Lanes<T>;
   constexpr int64_t k = L::kCount;
   typename L::Vector g_sum = {}, gx_sum = {};
@@ -132,14 +134,15 @@ void BackwardSums(const T* __restrict dy, const T* __restrict x, const T* __rest
     gx_tail += g * xhat;
   }
   double g_total = g_tail, gx_total = gx_tail;
-  for (int64_t j = 0; j < k; ++j) g_total += static_cast<double>(g_sum[j]), gx_total += static_cast<double>(gx_sum[j]);
+  for (int64_t j = 0; j < k; ++j)
+    g_total += static_cast<double>(g_sum[j]), gx_total += static_cast<double>(gx_sum[j]);
   *sum_g += g_total;
   *sum_gx += gx_total;
 }
 
 template <class T>
-void BackwardApply(const T* __restrict dy, const T* __restrict x, const T* __restrict gamma, T mean, T rstd, T mean_g,
-                   T mean_gx, int64_t n, T* __restrict dx) {
+void BackwardApply(const T* __restrict dy, const T* __restrict x, const T* __restrict gamma, T mean, T rstd,
+                   T mean_g, T mean_gx, int64_t n, T* __restrict dx) {
   for (int64_t i = 0; i < n; ++i) {
     const T xhat = (x[i] - mean) * rstd;
     dx[i] = rstd * (dy[i] * gamma[i] - mean_g - xhat * mean_gx);
@@ -155,16 +158,17 @@ int64_t BackwardBlockRows(int64_t rows, int64_t n) {
 // out[j] = sum over blocks of partial[block][j].
 template <class T>
 void AddBlocks(const Scratch<T>& partial, int64_t blocks, int64_t n, Scratch<T>& out) {
-  ParallelFor(n, std::max<int64_t>(256, kParallelElements / std::max<int64_t>(blocks, 1)), [&](int64_t b, int64_t e) {
-    double sum[64];
-    for (; b < e; b += 64) {
-      const int64_t m = std::min<int64_t>(64, e - b);
-      std::fill(sum, sum + m, 0.0);
-      for (int64_t k = 0; k < blocks; ++k)
-        for (int64_t j = 0; j < m; ++j) sum[j] += static_cast<double>(partial[k * n + b + j]);
-      for (int64_t j = 0; j < m; ++j) out[b + j] = static_cast<T>(sum[j]);
-    }
-  });
+  ParallelFor(n, std::max<int64_t>(256, kParallelElements / std::max<int64_t>(blocks, 1)),
+              [&](int64_t b, int64_t e) {
+                double sum[64];
+                for (; b < e; b += 64) {
+                  const int64_t m = std::min<int64_t>(64, e - b);
+                  std::fill(sum, sum + m, 0.0);
+                  for (int64_t k = 0; k < blocks; ++k)
+                    for (int64_t j = 0; j < m; ++j) sum[j] += static_cast<double>(partial[k * n + b + j]);
+                  for (int64_t j = 0; j < m; ++j) out[b + j] = static_cast<T>(sum[j]);
+                }
+              });
 }
 
 }  // namespace
@@ -175,10 +179,11 @@ Status RunRowNorm(const char* op, const RowNorm& norm, const RowNormForward& t) 
   const auto x = Dense(t.x), residual = Dense(t.residual);
   const auto y = DenseOut(t.y), y2 = DenseOut(t.y2), sum = DenseOut(t.sum);
   const RowGamma<T> gamma(t.gamma, n, norm.gamma_offset);
-  const Values<T> beta = t.beta ? Values<T>(*t.beta) : Values<T>(), bias = t.bias ? Values<T>(*t.bias) : Values<T>();
+  const Values<T> beta = t.beta ? Values<T>(*t.beta) : Values<T>(),
+                  bias = t.bias ? Values<T>(*t.bias) : Values<T>();
   const Scratch<T> means(rows), rstds(rows);
-  if (!Ok(x) || !Ok(residual) || !Ok(y) || !Ok(y2) || !Ok(sum) || !gamma.ok() || !beta.ok() || !bias.ok() || !means.ok() ||
-      !rstds.ok())
+  if (!Ok(x) || !Ok(residual) || !Ok(y) || !Ok(y2) || !Ok(sum) || !gamma.ok() || !beta.ok() || !bias.ok() ||
+      !means.ok() || !rstds.ok())
     return ScratchFailed(op);
   RowSource<T> source;
   source.x = DenseReader<T>(x->view());
@@ -190,26 +195,27 @@ Status RunRowNorm(const char* op, const RowNorm& norm, const RowNormForward& t) 
   if (sum) sum_out = DenseWriter<T>(sum->view());
   const bool buffered = !source.x.direct() || !source.plain() || !out.direct();
   std::atomic<bool> failed{false};
-  ParallelFor(rows, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(n, 1)), [&](int64_t b, int64_t e) {
-    const Scratch<T> buffer(buffered ? 3 * n : 0);
-    if (!buffer.ok()) {
-      failed = true;
-      return;
-    }
-    T *row_buffer = buffer.get(), *y_buffer = buffer.get() + n, *other = buffer.get() + 2 * n;
-    for (int64_t r = b; r < e; ++r) {
-      const T* row = source.Read(r, n, row_buffer, other);
-      if (sum_out.data != nullptr) WriteRow(sum_out, r * n, n, row);
-      double mean, rstd;
-      RowStatistics(row, norm, &mean, &rstd);
-      means[r] = static_cast<T>(mean);
-      rstds[r] = static_cast<T>(rstd);
-      T* to = out.Begin(r * n, y_buffer);
-      ApplyRow(row, gamma.get(), beta.get(), means[r], rstds[r], n, to);
-      out.End(r * n, n, to);
-      if (out2.data != nullptr) WriteRow(out2, r * n, n, to);
-    }
-  });
+  ParallelFor(rows, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(n, 1)),
+              [&](int64_t b, int64_t e) {
+                const Scratch<T> buffer(buffered ? 3 * n : 0);
+                if (!buffer.ok()) {
+                  failed = true;
+                  return;
+                }
+                T *row_buffer = buffer.get(), *y_buffer = buffer.get() + n, *other = buffer.get() + 2 * n;
+                for (int64_t r = b; r < e; ++r) {
+                  const T* row = source.Read(r, n, row_buffer, other);
+                  if (sum_out.data != nullptr) WriteRow(sum_out, r * n, n, row);
+                  double mean, rstd;
+                  RowStatistics(row, norm, &mean, &rstd);
+                  means[r] = static_cast<T>(mean);
+                  rstds[r] = static_cast<T>(rstd);
+                  T* to = out.Begin(r * n, y_buffer);
+                  ApplyRow(row, gamma.get(), beta.get(), means[r], rstds[r], n, to);
+                  out.End(r * n, n, to);
+                  if (out2.data != nullptr) WriteRow(out2, r * n, n, to);
+                }
+              });
   if (failed) return ScratchFailed(op);
   y->Finish();
   if (y2) y2->Finish();
@@ -230,7 +236,9 @@ struct BackwardLoop {
   const T *mean, *rstd, *gamma;
   DenseWriter<T> dx, dresidual;
 
-  bool buffered() const { return !source.x.direct() || !source.plain() || !dy.direct() || !dx.direct() || dsum.data != nullptr; }
+  bool buffered() const {
+    return !source.x.direct() || !source.plain() || !dy.direct() || !dx.direct() || dsum.data != nullptr;
+  }
 
   void Run(int64_t begin, int64_t end, T* buffer, T* dgamma, T* dbeta) const {
     const int64_t n = norm.n;
@@ -241,8 +249,8 @@ struct BackwardLoop {
       const T m = mean ? mean[r] : T(0);
       double sum_g = 0, sum_gx = 0;
       for (int64_t i = 0; i < n; i += kNormBlock<T>)
-        BackwardSums(g + i, x + i, gamma + i, m, rstd[r], std::min(kNormBlock<T>, n - i), dgamma + i, dbeta + i, &sum_g,
-                     &sum_gx);
+        BackwardSums(g + i, x + i, gamma + i, m, rstd[r], std::min(kNormBlock<T>, n - i), dgamma + i,
+                     dbeta + i, &sum_g, &sum_gx);
       if (dx.data == nullptr) continue;
       const T mean_g = norm.centred ? static_cast<T>(sum_g / static_cast<double>(n)) : T(0);
       const T mean_gx = static_cast<T>(sum_gx / static_cast<double>(n));
@@ -275,8 +283,8 @@ Status RunRowNormBackward(const char* op, const RowNorm& norm, const RowNormBack
   const Values<T> mean = t.mean ? Values<T>(*t.mean) : Values<T>(), rstd(*t.rstd);
   const int64_t block_rows = BackwardBlockRows(rows, n), blocks = (rows + block_rows - 1) / block_rows;
   Scratch<T> dgamma(blocks * n), dbeta(blocks * n), total(n);
-  if (!Ok(x) || !Ok(residual) || !Ok(dy) || !Ok(dsum) || !Ok(dx) || !Ok(dresidual) || !gamma.ok() || !mean.ok() || !rstd.ok() ||
-      !dgamma.ok() || !dbeta.ok() || !total.ok())
+  if (!Ok(x) || !Ok(residual) || !Ok(dy) || !Ok(dsum) || !Ok(dx) || !Ok(dresidual) || !gamma.ok() ||
+      !mean.ok() || !rstd.ok() || !dgamma.ok() || !dbeta.ok() || !total.ok())
     return ScratchFailed(op);
   BackwardLoop<T> loop;
   loop.norm = norm;
@@ -289,18 +297,20 @@ Status RunRowNormBackward(const char* op, const RowNorm& norm, const RowNormBack
   if (dx) loop.dx = DenseWriter<T>(dx->view());
   if (dresidual) loop.dresidual = DenseWriter<T>(dresidual->view());
   std::atomic<bool> failed{false};
-  ParallelFor(blocks, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(block_rows * n, 1)), [&](int64_t b, int64_t e) {
-    const Scratch<T> buffer(loop.buffered() || dresidual ? 4 * n : 0);
-    if (!buffer.ok()) {
-      failed = true;
-      return;
-    }
-    for (int64_t k = b; k < e; ++k) {
-      std::fill(&dgamma[k * n], &dgamma[k * n] + n, T(0));
-      std::fill(&dbeta[k * n], &dbeta[k * n] + n, T(0));
-      loop.Run(k * block_rows, std::min(rows, (k + 1) * block_rows), buffer.get(), &dgamma[k * n], &dbeta[k * n]);
-    }
-  });
+  ParallelFor(blocks, std::max<int64_t>(1, kParallelElements / std::max<int64_t>(block_rows * n, 1)),
+              [&](int64_t b, int64_t e) {
+                const Scratch<T> buffer(loop.buffered() || dresidual ? 4 * n : 0);
+                if (!buffer.ok()) {
+                  failed = true;
+                  return;
+                }
+                for (int64_t k = b; k < e; ++k) {
+                  std::fill(&dgamma[k * n], &dgamma[k * n] + n, T(0));
+                  std::fill(&dbeta[k * n], &dbeta[k * n] + n, T(0));
+                  loop.Run(k * block_rows, std::min(rows, (k + 1) * block_rows), buffer.get(), &dgamma[k * n],
+                           &dbeta[k * n]);
+                }
+              });
   if (failed) return ScratchFailed(op);
   if (dx) dx->Finish();
   if (dresidual) dresidual->Finish();
