@@ -150,6 +150,17 @@ void CopyCast(const TensorView& dst, const TensorView& src) {
   RunElementwise(k, {dst}, {src}, &size);
 }
 
+Element ElementOf(const ScalarValue& value, DType dtype) {
+  Element e;
+  if (IsComplex(value.dtype))
+    Convert(e.bytes, dtype, value.c, DType::kComplex128, 1);
+  else if (IsFloating(value.dtype))
+    Convert(e.bytes, dtype, &value.d, DType::kDouble, 1);
+  else
+    Convert(e.bytes, dtype, &value.i, DType::kInt64, 1);
+  return e;
+}
+
 void Fill(const TensorView& dst, const void* value) {
   TensorView scalar = dst;
   scalar.data = const_cast<void*>(value);

@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "base/tensor_view.h"
+#include "ops/handles.h"
 
 namespace anycann {
 
@@ -17,6 +18,12 @@ void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_
 
 // Copies src to dst (same shape), casting where the types differ, any strides, in parallel.
 void CopyCast(const TensorView& dst, const TensorView& src);
+
+// A scalar as the bytes of one element.
+struct Element {
+  alignas(16) unsigned char bytes[16];
+};
+Element ElementOf(const ScalarValue& value, DType dtype);
 
 // Fills dst with the element at `value`, which has dst's type.
 void Fill(const TensorView& dst, const void* value);

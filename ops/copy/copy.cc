@@ -23,22 +23,6 @@ Status CopyInto(Call& call, const aclTensor* to, const aclTensor* from, const ch
   });
 }
 
-struct Element {
-  alignas(16) unsigned char bytes[16];
-};
-
-// `value` as the bytes of an element of type `dtype`.
-Element ElementOf(const ScalarValue& value, DType dtype) {
-  Element e;
-  if (IsComplex(value.dtype))
-    Convert(e.bytes, dtype, value.c, DType::kComplex128, 1);
-  else if (IsFloating(value.dtype))
-    Convert(e.bytes, dtype, &value.d, DType::kDouble, 1);
-  else
-    Convert(e.bytes, dtype, &value.i, DType::kInt64, 1);
-  return e;
-}
-
 Status FillWith(Call& call, const aclTensor* self, const ScalarValue& value) {
   if (self->view.empty()) return call.Nothing();
   const Element e = ElementOf(value, self->view.dtype);

@@ -37,15 +37,18 @@ struct AddConstant {
 template <class T>
 T Signed(const aclScalar* alpha, int sign) {
   const T a = alpha->value.To<T>();
-  if constexpr (std::is_same_v<T, bool>) return a;
-  else return sign > 0 ? a : arithmetic::Sub(T(0), a);
+  if constexpr (std::is_same_v<T, bool>)
+    return a;
+  else
+    return sign > 0 ? a : arithmetic::Sub(T(0), a);
 }
 
-Status AddTensors(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, const aclTensor* out,
-                  int sign) {
+Status AddTensors(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha,
+                  const aclTensor* out, int sign) {
   const DType compute = Promote(self->view.dtype, other->view.dtype);
   if (!alpha->value.IsComplex() && alpha->value.ToDouble() == sign)
-    return MapBinary<kAllTypes>(call, self, other, out, compute, [](auto tag) { return Sum<typename decltype(tag)::type>{}; });
+    return MapBinary<kAllTypes>(call, self, other, out, compute,
+                                [](auto tag) { return Sum<typename decltype(tag)::type>{}; });
   if (!alpha->value.IsComplex() && alpha->value.ToDouble() == -sign)
     return MapBinary<kAllTypes>(call, self, other, out, compute,
                                 [](auto tag) { return Difference<typename decltype(tag)::type>{}; });
@@ -55,8 +58,8 @@ Status AddTensors(Call& call, const aclTensor* self, const aclTensor* other, con
   });
 }
 
-Status AddScalar(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, const aclTensor* out,
-                 int sign) {
+Status AddScalar(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha,
+                 const aclTensor* out, int sign) {
   const DType compute = PromoteScalar(self->view.dtype, other->value.dtype);
   return MapUnary<kAllTypes>(call, self, out, compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -76,25 +79,32 @@ Status AddToScalar(Call& call, const aclScalar* scalar, const aclTensor* tensor,
 
 }  // namespace
 
-Status aclnn::Add(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Add(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha,
+                  aclTensor* out) {
   return AddTensors(call, self, other, alpha, out, 1);
 }
-Status aclnn::Adds(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Adds(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha,
+                   aclTensor* out) {
   return AddScalar(call, self, other, alpha, out, 1);
 }
-Status aclnn::AddV3(Call& call, const aclScalar* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::AddV3(Call& call, const aclScalar* self, const aclTensor* other, const aclScalar* alpha,
+                    aclTensor* out) {
   return AddToScalar(call, self, other, alpha, out, 1);
 }
-Status aclnn::Sub(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Sub(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha,
+                  aclTensor* out) {
   return AddTensors(call, self, other, alpha, out, -1);
 }
-Status aclnn::Subs(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Subs(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha,
+                   aclTensor* out) {
   return AddScalar(call, self, other, alpha, out, -1);
 }
-Status aclnn::Rsub(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Rsub(Call& call, const aclTensor* self, const aclTensor* other, const aclScalar* alpha,
+                   aclTensor* out) {
   return AddTensors(call, other, self, alpha, out, -1);
 }
-Status aclnn::Rsubs(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha, aclTensor* out) {
+Status aclnn::Rsubs(Call& call, const aclTensor* self, const aclScalar* other, const aclScalar* alpha,
+                    aclTensor* out) {
   return AddToScalar(call, other, self, alpha, out, -1);
 }
 

@@ -1,6 +1,6 @@
-// Arithmetic on single elements with the meaning that tensors give it: integers wrap, bool adds as or and multiplies as
-// and, complex numbers multiply by the plain formula (the library's operator* looks for NaNs, which defeats
-// vectorisation).
+// Arithmetic on single elements with the meaning that tensors give it: integers wrap, bool adds as or and
+// multiplies as and, complex numbers multiply by the plain formula (the library's operator* looks for NaNs,
+// which defeats vectorisation).
 #pragma once
 
 #include <cmath>
@@ -16,35 +16,46 @@ namespace anycann::arithmetic {
 template <class T>
 constexpr bool kIsComplex = std::is_same_v<T, Complex64> || std::is_same_v<T, Complex128>;
 
-// The unsigned type in which T's arithmetic wraps without being undefined (uint16 * uint16 would overflow int).
+// The unsigned type in which T's arithmetic wraps without being undefined (uint16 * uint16 would overflow
+// int).
 template <class T>
 using Wrapping = std::conditional_t<(sizeof(T) < 4), uint32_t, std::make_unsigned_t<T>>;
 
 template <class T>
 inline T Add(T a, T b) {
-  if constexpr (std::is_same_v<T, bool>) return a || b;
-  else if constexpr (std::is_integral_v<T>) return static_cast<T>(Wrapping<T>(a) + Wrapping<T>(b));
-  else return a + b;
+  if constexpr (std::is_same_v<T, bool>)
+    return a || b;
+  else if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(Wrapping<T>(a) + Wrapping<T>(b));
+  else
+    return a + b;
 }
 
 // bool - bool is exclusive or.
 template <class T>
 inline T Sub(T a, T b) {
-  if constexpr (std::is_same_v<T, bool>) return a != b;
-  else if constexpr (std::is_integral_v<T>) return static_cast<T>(Wrapping<T>(a) - Wrapping<T>(b));
-  else return a - b;
+  if constexpr (std::is_same_v<T, bool>)
+    return a != b;
+  else if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(Wrapping<T>(a) - Wrapping<T>(b));
+  else
+    return a - b;
 }
 
 template <class T>
 inline T Mul(T a, T b) {
-  if constexpr (std::is_same_v<T, bool>) return a && b;
-  else if constexpr (std::is_integral_v<T>) return static_cast<T>(Wrapping<T>(a) * Wrapping<T>(b));
+  if constexpr (std::is_same_v<T, bool>)
+    return a && b;
+  else if constexpr (std::is_integral_v<T>)
+    return static_cast<T>(Wrapping<T>(a) * Wrapping<T>(b));
   else if constexpr (kIsComplex<T>)
     return T(a.real() * b.real() - a.imag() * b.imag(), a.real() * b.imag() + a.imag() * b.real());
-  else return a * b;
+  else
+    return a * b;
 }
 
-// True division. Complex: both scaled by the divisor's larger part, so that squares neither overflow nor vanish.
+// True division. Complex: both scaled by the divisor's larger part, so that squares neither overflow nor
+// vanish.
 template <class T>
 inline T Div(T a, T b) {
   static_assert(!std::is_integral_v<T>);
@@ -59,8 +70,9 @@ inline T Div(T a, T b) {
   }
 }
 
-// Integer quotient, rounded towards zero. Division by zero gives -1 (all ones) and the smallest integer divided by -1
-// wraps: nothing traps. Types of up to 32 bits divide as doubles, which is exact and vectorises.
+// Integer quotient, rounded towards zero. Division by zero gives -1 (all ones) and the smallest integer
+// divided by -1 wraps: nothing traps. Types of up to 32 bits divide as doubles, which is exact and
+// vectorises.
 template <class T>
 inline T DivTruncated(T a, T b) {
   static_assert(std::is_integral_v<T>);
@@ -93,26 +105,34 @@ inline T RemTruncated(T a, T b) {
 template <class T>
 inline T DivFloor(T a, T b) {
   const T q = DivTruncated(a, b);
-  if constexpr (std::is_unsigned_v<T>) return q;
-  else return b != 0 && (a < 0) != (b < 0) && Mul(q, b) != a ? static_cast<T>(q - 1) : q;
+  if constexpr (std::is_unsigned_v<T>)
+    return q;
+  else
+    return b != 0 && (a < 0) != (b < 0) && Mul(q, b) != a ? static_cast<T>(q - 1) : q;
 }
 template <class T>
 inline T RemFloor(T a, T b) {
   const T r = RemTruncated(a, b);
-  if constexpr (std::is_unsigned_v<T>) return r;
-  else return b != 0 && r != 0 && (r < 0) != (b < 0) ? static_cast<T>(r + b) : r;
+  if constexpr (std::is_unsigned_v<T>)
+    return r;
+  else
+    return b != 0 && r != 0 && (r < 0) != (b < 0) ? static_cast<T>(r + b) : r;
 }
 
 // Larger and smaller of two; a NaN wins.
 template <class T>
 inline T Max(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) return a > b || a != a ? a : b;
-  else return a > b ? a : b;
+  if constexpr (std::is_floating_point_v<T>)
+    return a > b || a != a ? a : b;
+  else
+    return a > b ? a : b;
 }
 template <class T>
 inline T Min(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) return a < b || a != a ? a : b;
-  else return a < b ? a : b;
+  if constexpr (std::is_floating_point_v<T>)
+    return a < b || a != a ? a : b;
+  else
+    return a < b ? a : b;
 }
 
 // start + weight * (end - start), from whichever end is nearer: exact at both.

@@ -1,4 +1,5 @@
-// Comparisons. Operands meet in their promoted type, a scalar is first rounded to the type in which it is compared.
+// Comparisons. Operands meet in their promoted type, a scalar is first rounded to the type in which it is
+// compared.
 #include <atomic>
 #include <functional>
 
@@ -23,7 +24,8 @@ struct ComparedToConstant {
   bool operator()(T a) const { return C<T>{}(a, b); }
 };
 
-// `value` as an element of type `t`, in t's compute type T: torch compares float16 tensors with the nearest float16.
+// `value` as an element of type `t`, in t's compute type T: torch compares float16 tensors with the nearest
+// float16.
 template <class T>
 T RoundedTo(const ScalarValue& value, DType t) {
   const T exact = value.To<T>();
@@ -58,7 +60,8 @@ struct Close {
     if constexpr (arithmetic::kIsComplex<T>) {
       using R = typename T::value_type;
       const R difference = std::abs(a - b);
-      const bool both_nan = (std::isnan(a.real()) || std::isnan(a.imag())) && (std::isnan(b.real()) || std::isnan(b.imag()));
+      const bool both_nan =
+          (std::isnan(a.real()) || std::isnan(a.imag())) && (std::isnan(b.real()) || std::isnan(b.imag()));
       return a == b || (equal_nan && both_nan) ||
              (std::isfinite(difference) && difference <= atol.real() + std::abs(rtol.real() * b));
     } else {
@@ -69,8 +72,8 @@ struct Close {
   }
 };
 
-// Blocks of both tensors compared until a thread finds a difference. Memory compares serve integers; floats need
-// 0 == -0 and NaN != NaN.
+// Blocks of both tensors compared until a thread finds a difference. Memory compares serve integers; floats
+// need 0 == -0 and NaN != NaN.
 template <class T>
 bool AllEqual(const T* a, const T* b, int64_t n) {
   constexpr int64_t kStep = 4096;
@@ -139,8 +142,8 @@ Status aclnn::LessScalar(Call& call, const aclTensor* other, const aclScalar* se
   return TensorScalar<kOrdered, std::less>(call, other, self, result);
 }
 
-Status aclnn::IsClose(Call& call, const aclTensor* self, const aclTensor* other, double rtol, double atol, bool equalNan,
-                      aclTensor* out) {
+Status aclnn::IsClose(Call& call, const aclTensor* self, const aclTensor* other, double rtol, double atol,
+                      bool equalNan, aclTensor* out) {
   if (!(rtol >= 0)) return call.Invalid("rtol is {}, expected a value of at least 0", rtol);
   if (!(atol >= 0)) return call.Invalid("atol is {}, expected a value of at least 0", atol);
   const DType promoted = Promote(self->view.dtype, other->view.dtype);
@@ -153,41 +156,43 @@ Status aclnn::IsClose(Call& call, const aclTensor* self, const aclTensor* other,
 
 // One bool: shapes equal and every pair of elements equal.
 Status aclnn::Equal(Call& call, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  if (out->view.numel() != 1) return call.Invalid("out has shape {}, expected one element", ShapeString(out->view));
+  if (out->view.numel() != 1)
+    return call.Invalid("out has shape {}, expected one element", ShapeString(out->view));
   const bool comparable = self->view.SameShape(other->view);
   const DType compute = ComputeType(Promote(self->view.dtype, other->view.dtype));
   const double bytes = static_cast<double>(self->view.nbytes() + other->view.nbytes());
-  return call.Launch({In(self), In(other), Out(out)}, Cost{static_cast<double>(self->view.numel()), bytes},
-                     [comparable, compute](const Run& t) -> Status {
-                       bool equal = comparable;
-                       if (comparable && !t[0].empty()) {
-                         VisitCompute<kAllTypes>(compute, [&](auto tag) {
-                           using T = typename decltype(tag)::type;
-                           const bool direct = t[0].dtype == compute && t[1].dtype == compute && t[0].contiguous() &&
-                                               t[1].contiguous();
-                           if (direct) {
-                             equal = AllEqual(t[0].ptr<T>(), t[1].ptr<T>(), t[0].numel());
-                             return;
-                           }
-                           std::atomic<bool> differ{false};
-                           const CountDifferences<T> f{&differ};
-                           uint8_t sink;
-                           TensorView discard = t[0];  // every element on one byte: only the shape counts
-                           discard.data = &sink;
-                           discard.dtype = DType::kBool;
-                           for (int i = 0; i < discard.rank; ++i) discard.strides[i] = 0;
-                           RunElementwise(KernelOf<CountDifferences<T>, T, T>(1), {discard}, {t[0], t[1]}, &f);
-                           equal = !differ.load();
-                         });
-                       }
-                       TensorView one;
-                       one.data = &equal;
-                       one.dtype = DType::kBool;
-                       one.rank = t[2].rank;
-                       for (int i = 0; i < one.rank; ++i) one.dims[i] = one.strides[i] = 1;
-                       CopyCast(t[2], one);
-                       return Status();
-                     });
+  return call.Launch(
+      {In(self), In(other), Out(out)}, Cost{static_cast<double>(self->view.numel()), bytes},
+      [comparable, compute](const Run& t) -> Status {
+        bool equal = comparable;
+        if (comparable && !t[0].empty()) {
+          VisitCompute<kAllTypes>(compute, [&](auto tag) {
+            using T = typename decltype(tag)::type;
+            const bool direct =
+                t[0].dtype == compute && t[1].dtype == compute && t[0].contiguous() && t[1].contiguous();
+            if (direct) {
+              equal = AllEqual(t[0].ptr<T>(), t[1].ptr<T>(), t[0].numel());
+              return;
+            }
+            std::atomic<bool> differ{false};
+            const CountDifferences<T> f{&differ};
+            uint8_t sink;
+            TensorView discard = t[0];  // every element on one byte: only the shape counts
+            discard.data = &sink;
+            discard.dtype = DType::kBool;
+            for (int i = 0; i < discard.rank; ++i) discard.strides[i] = 0;
+            RunElementwise(KernelOf<CountDifferences<T>, T, T>(1), {discard}, {t[0], t[1]}, &f);
+            equal = !differ.load();
+          });
+        }
+        TensorView one;
+        one.data = &equal;
+        one.dtype = DType::kBool;
+        one.rank = t[2].rank;
+        for (int i = 0; i < one.rank; ++i) one.dims[i] = one.strides[i] = 1;
+        CopyCast(t[2], one);
+        return Status();
+      });
 }
 
 }  // namespace anycann

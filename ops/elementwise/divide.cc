@@ -1,4 +1,5 @@
-// Division: true (integers give float32), rounded towards zero, rounded down. Integers divided by zero give -1.
+// Division: true (integers give float32), rounded towards zero, rounded down. Integers divided by zero give
+// -1.
 #include <limits>
 
 #include "aclnn_ops.h"
@@ -10,8 +11,8 @@ namespace {
 
 enum class Rounding { kNone = 0, kTruncate = 1, kFloor = 2 };
 
-// The floor of a / b as Python defines it: from the remainder, so that it agrees with RemainderFloor. torch's rules
-// for zero divisors (a / b) and for results that round up to the next integer.
+// The floor of a / b as Python defines it: from the remainder, so that it agrees with RemainderFloor. torch's
+// rules for zero divisors (a / b) and for results that round up to the next integer.
 template <class T>
 T FloorQuotient(T a, T b) {
   if (b == 0) return a / b;
@@ -61,8 +62,8 @@ template <Rounding rounding>
 Status DivideTensors(Call& call, const aclTensor* self, const aclTensor* other, const aclTensor* out) {
   const DType compute = QuotientType<rounding>(Promote(self->view.dtype, other->view.dtype));
   return MapBinary<kQuotientTypes<rounding>>(
-      call, self, other, out, compute, [](auto tag) { return Quotient<typename decltype(tag)::type, rounding>{}; },
-      CostOf<rounding>(compute));
+      call, self, other, out, compute,
+      [](auto tag) { return Quotient<typename decltype(tag)::type, rounding>{}; }, CostOf<rounding>(compute));
 }
 
 template <Rounding rounding>
@@ -78,7 +79,8 @@ Status DivideByScalar(Call& call, const aclTensor* self, const aclScalar* other,
 }
 
 Status BadMode(Call& call, int mode) {
-  return call.Invalid("mode is {}, expected 0 (true division), 1 (rounded towards zero) or 2 (rounded down)", mode);
+  return call.Invalid("mode is {}, expected 0 (true division), 1 (rounded towards zero) or 2 (rounded down)",
+                      mode);
 }
 
 }  // namespace
@@ -91,17 +93,23 @@ Status aclnn::Divs(Call& call, const aclTensor* self, const aclScalar* other, ac
 }
 Status aclnn::DivMod(Call& call, const aclTensor* self, const aclTensor* other, int mode, aclTensor* out) {
   switch (static_cast<Rounding>(mode)) {
-    case Rounding::kNone: return DivideTensors<Rounding::kNone>(call, self, other, out);
-    case Rounding::kTruncate: return DivideTensors<Rounding::kTruncate>(call, self, other, out);
-    case Rounding::kFloor: return DivideTensors<Rounding::kFloor>(call, self, other, out);
+    case Rounding::kNone:
+      return DivideTensors<Rounding::kNone>(call, self, other, out);
+    case Rounding::kTruncate:
+      return DivideTensors<Rounding::kTruncate>(call, self, other, out);
+    case Rounding::kFloor:
+      return DivideTensors<Rounding::kFloor>(call, self, other, out);
   }
   return BadMode(call, mode);
 }
 Status aclnn::DivMods(Call& call, const aclTensor* self, const aclScalar* other, int mode, aclTensor* out) {
   switch (static_cast<Rounding>(mode)) {
-    case Rounding::kNone: return DivideByScalar<Rounding::kNone>(call, self, other, out);
-    case Rounding::kTruncate: return DivideByScalar<Rounding::kTruncate>(call, self, other, out);
-    case Rounding::kFloor: return DivideByScalar<Rounding::kFloor>(call, self, other, out);
+    case Rounding::kNone:
+      return DivideByScalar<Rounding::kNone>(call, self, other, out);
+    case Rounding::kTruncate:
+      return DivideByScalar<Rounding::kTruncate>(call, self, other, out);
+    case Rounding::kFloor:
+      return DivideByScalar<Rounding::kFloor>(call, self, other, out);
   }
   return BadMode(call, mode);
 }

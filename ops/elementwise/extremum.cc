@@ -1,4 +1,5 @@
-// Maximum, minimum and clamp: a NaN in any operand is the result; a lower bound above the upper one gives the upper.
+// Maximum, minimum and clamp: a NaN in any operand is the result; a lower bound above the upper one gives the
+// upper.
 #include "aclnn_ops.h"
 #include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
@@ -44,10 +45,11 @@ Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const 
 
 template <template <class> class F>
 Status TensorScalar(Call& call, const aclTensor* self, const aclScalar* bound, const aclTensor* out) {
-  return MapUnary<kOrdered>(call, self, out, PromoteScalar(self->view.dtype, bound->value.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return F<T>{bound->value.To<T>()};
-  });
+  return MapUnary<kOrdered>(call, self, out, PromoteScalar(self->view.dtype, bound->value.dtype),
+                            [&](auto tag) {
+                              using T = typename decltype(tag)::type;
+                              return F<T>{bound->value.To<T>()};
+                            });
 }
 
 }  // namespace
@@ -59,10 +61,11 @@ Status aclnn::Minimum(Call& call, const aclTensor* self, const aclTensor* other,
   return Tensors<Smaller>(call, self, other, out);
 }
 
-Status aclnn::Clamp(Call& call, const aclTensor* self, const aclScalar* clipValueMin, const aclScalar* clipValueMax,
-                    aclTensor* out) {
+Status aclnn::Clamp(Call& call, const aclTensor* self, const aclScalar* clipValueMin,
+                    const aclScalar* clipValueMax, aclTensor* out) {
   if (clipValueMin == nullptr && clipValueMax == nullptr)
-    return call.Error(kParamNullptr, "clipValueMin and clipValueMax are both null, expected at least one bound");
+    return call.Error(kParamNullptr,
+                      "clipValueMin and clipValueMax are both null, expected at least one bound");
   if (clipValueMax == nullptr) return TensorScalar<AtLeast>(call, self, clipValueMin, out);
   if (clipValueMin == nullptr) return TensorScalar<AtMost>(call, self, clipValueMax, out);
   const DType compute =
@@ -78,19 +81,22 @@ Status aclnn::ClampMin(Call& call, const aclTensor* self, const aclScalar* clipV
 Status aclnn::ClampMax(Call& call, const aclTensor* self, const aclScalar* clipValueMax, aclTensor* out) {
   return TensorScalar<AtMost>(call, self, clipValueMax, out);
 }
-Status aclnn::ClampMinTensor(Call& call, const aclTensor* self, const aclTensor* clipValueMin, aclTensor* out) {
+Status aclnn::ClampMinTensor(Call& call, const aclTensor* self, const aclTensor* clipValueMin,
+                             aclTensor* out) {
   return Tensors<Larger>(call, self, clipValueMin, out);
 }
 Status aclnn::ClampMaxTensor(Call& call, const aclTensor* self, const aclTensor* max, aclTensor* out) {
   return Tensors<Smaller>(call, self, max, out);
 }
-Status aclnn::ClampTensor(Call& call, const aclTensor* self, const aclTensor* clipValueMin, const aclTensor* clipValueMax,
-                          aclTensor* out) {
+Status aclnn::ClampTensor(Call& call, const aclTensor* self, const aclTensor* clipValueMin,
+                          const aclTensor* clipValueMax, aclTensor* out) {
   if (clipValueMax == nullptr && clipValueMin == nullptr)
-    return call.Error(kParamNullptr, "clipValueMin and clipValueMax are both null, expected at least one bound");
+    return call.Error(kParamNullptr,
+                      "clipValueMin and clipValueMax are both null, expected at least one bound");
   if (clipValueMax == nullptr) return Tensors<Larger>(call, self, clipValueMin, out);
   if (clipValueMin == nullptr) return Tensors<Smaller>(call, self, clipValueMax, out);
-  const DType compute = Promote(Promote(self->view.dtype, clipValueMin->view.dtype), clipValueMax->view.dtype);
+  const DType compute =
+      Promote(Promote(self->view.dtype, clipValueMin->view.dtype), clipValueMax->view.dtype);
   return MapTernary<kOrdered>(call, self, clipValueMin, clipValueMax, out, compute,
                               [](auto tag) { return Clamped<typename decltype(tag)::type>{}; });
 }

@@ -1,4 +1,5 @@
-// Three-operand arithmetic: addcmul, addcdiv, linear interpolation, and the rescaled bias of attention projections.
+// Three-operand arithmetic: addcmul, addcdiv, linear interpolation, and the rescaled bias of attention
+// projections.
 #include <cmath>
 
 #include "aclnn_ops.h"
@@ -41,29 +42,32 @@ DType Promote3(const aclTensor* a, const aclTensor* b, const aclTensor* c) {
 
 Status aclnn::Addcmul(Call& call, const aclTensor* self, const aclTensor* tensor1, const aclTensor* tensor2,
                       const aclScalar* value, aclTensor* out) {
-  return MapTernary<kAllTypes>(call, self, tensor1, tensor2, out, Promote3(self, tensor1, tensor2), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return AddProduct<T>{value->value.To<T>()};
-  });
+  return MapTernary<kAllTypes>(call, self, tensor1, tensor2, out, Promote3(self, tensor1, tensor2),
+                               [&](auto tag) {
+                                 using T = typename decltype(tag)::type;
+                                 return AddProduct<T>{value->value.To<T>()};
+                               });
 }
 
 Status aclnn::Addcdiv(Call& call, const aclTensor* self, const aclTensor* tensor1, const aclTensor* tensor2,
                       const aclScalar* value, const aclTensor* out) {
-  return MapTernary<kFloatingTypes>(call, self, tensor1, tensor2, out, ToFloating(Promote3(self, tensor1, tensor2)),
-                                    [&](auto tag) {
+  return MapTernary<kFloatingTypes>(call, self, tensor1, tensor2, out,
+                                    ToFloating(Promote3(self, tensor1, tensor2)), [&](auto tag) {
                                       using T = typename decltype(tag)::type;
                                       return AddQuotient<T>{value->value.To<T>()};
                                     });
 }
 
-Status aclnn::Lerp(Call& call, const aclTensor* self, const aclTensor* end, const aclTensor* weight, aclTensor* out) {
+Status aclnn::Lerp(Call& call, const aclTensor* self, const aclTensor* end, const aclTensor* weight,
+                   aclTensor* out) {
   return MapTernary<kFloatingTypes>(call, self, end, weight, out, ToFloating(Promote3(self, end, weight)),
                                     [](auto tag) { return Interpolated<typename decltype(tag)::type>{}; });
 }
 
-Status aclnn::Lerps(Call& call, const aclTensor* self, const aclTensor* end, const aclScalar* weight, aclTensor* out) {
-  return MapBinary<kFloatingTypes>(call, self, end, out, ToFloating(Promote(self->view.dtype, end->view.dtype)),
-                                   [&](auto tag) {
+Status aclnn::Lerps(Call& call, const aclTensor* self, const aclTensor* end, const aclScalar* weight,
+                    aclTensor* out) {
+  return MapBinary<kFloatingTypes>(call, self, end, out,
+                                   ToFloating(Promote(self->view.dtype, end->view.dtype)), [&](auto tag) {
                                      using T = typename decltype(tag)::type;
                                      return InterpolatedBy<T>{weight->value.To<T>()};
                                    });
@@ -85,7 +89,8 @@ TensorView Part(const TensorView& v, int which, int64_t batch, int64_t length, i
   r.data = v.bytes() + which * heads * depth * inner * SizeOf(v.dtype);
   r.rank = 4;
   const int64_t dims[] = {batch, heads, length, depth};
-  const int64_t strides[] = {v.rank == 3 ? v.strides[0] : 0, depth * inner, v.rank == 3 ? v.strides[1] : 0, inner};
+  const int64_t strides[] = {v.rank == 3 ? v.strides[0] : 0, depth * inner, v.rank == 3 ? v.strides[1] : 0,
+                             inner};
   for (int i = 0; i < 4; ++i) r.dims[i] = dims[i], r.strides[i] = strides[i];
   return r;
 }
@@ -93,14 +98,16 @@ TensorView Part(const TensorView& v, int which, int64_t batch, int64_t length, i
 }  // namespace
 
 // q = (qkv[0] + bias[0]) / sqrt(D), k and v without the scale.
-Status aclnn::TransformBiasRescaleQkv(Call& call, const aclTensor* qkv, const aclTensor* qkvBias, int64_t numHeads,
-                                      const aclTensor* qOut, const aclTensor* kOut, const aclTensor* vOut) {
+Status aclnn::TransformBiasRescaleQkv(Call& call, const aclTensor* qkv, const aclTensor* qkvBias,
+                                      int64_t numHeads, const aclTensor* qOut, const aclTensor* kOut,
+                                      const aclTensor* vOut) {
   RETURN_IF_ERROR(call.RequireRank(qkv, "qkv", 3, 3));
   RETURN_IF_ERROR(call.RequireRank(qkvBias, "qkvBias", 1, 1));
   const int64_t batch = qkv->view.dims[0], length = qkv->view.dims[1], width = qkv->view.dims[2];
   if (numHeads <= 0 || width % (3 * numHeads) != 0)
-    return call.Invalid("numHeads is {}, expected a positive number such that 3*numHeads divides qkv's last dimension {}",
-                        numHeads, width);
+    return call.Invalid(
+        "numHeads is {}, expected a positive number such that 3*numHeads divides qkv's last dimension {}",
+        numHeads, width);
   const int64_t depth = width / 3 / numHeads;
   RETURN_IF_ERROR(call.RequireShape(qkvBias, "qkvBias", &width, 1));
   const int64_t shape[] = {batch, numHeads, length, depth};

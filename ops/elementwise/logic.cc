@@ -23,8 +23,10 @@ struct Xor {
 template <class T>
 struct Not {
   T operator()(T a) const {
-    if constexpr (std::is_same_v<T, bool>) return !a;
-    else return static_cast<T>(~a);
+    if constexpr (std::is_same_v<T, bool>)
+      return !a;
+    else
+      return static_cast<T>(~a);
   }
 };
 
@@ -45,8 +47,10 @@ struct ShiftRight {
     constexpr T kWidth = static_cast<T>(sizeof(T) * 8);
     const bool outside = bits < 0 || bits >= kWidth;
     const T shifted = static_cast<T>(a >> (outside ? static_cast<T>(kWidth - 1) : bits));
-    if constexpr (std::is_unsigned_v<T>) return outside ? T(0) : shifted;
-    else return shifted;
+    if constexpr (std::is_unsigned_v<T>)
+      return outside ? T(0) : shifted;
+    else
+      return shifted;
   }
 };
 
@@ -122,12 +126,13 @@ Status aclnn::LeftShift(Call& call, const aclTensor* self, const aclTensor* shif
   return Shift<ShiftLeft>(call, self, shiftBits, out);
 }
 Status aclnn::LeftShifts(Call& call, const aclTensor* self, const aclScalar* shiftBits, aclTensor* out) {
-  return MapUnary<kIntTypes>(call, self, out, PromoteScalar(self->view.dtype, shiftBits->value.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    // A count that T can't hold is as far outside as the width.
-    const int64_t bits = shiftBits->value.ToInt64();
-    return WithConstant<ShiftLeft, T>{static_cast<T>(bits < 0 || bits > 64 ? 8 * sizeof(T) : bits)};
-  });
+  return MapUnary<kIntTypes>(
+      call, self, out, PromoteScalar(self->view.dtype, shiftBits->value.dtype), [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        // A count that T can't hold is as far outside as the width.
+        const int64_t bits = shiftBits->value.ToInt64();
+        return WithConstant<ShiftLeft, T>{static_cast<T>(bits < 0 || bits > 64 ? 8 * sizeof(T) : bits)};
+      });
 }
 Status aclnn::RightShift(Call& call, const aclTensor* input, const aclTensor* shiftBits, aclTensor* out) {
   return Shift<ShiftRight>(call, input, shiftBits, out);

@@ -23,10 +23,11 @@ Status aclnn::Mul(Call& call, const aclTensor* self, const aclTensor* other, acl
                               [](auto tag) { return Product<typename decltype(tag)::type>{}; });
 }
 Status aclnn::Muls(Call& call, const aclTensor* self, const aclScalar* other, aclTensor* out) {
-  return MapUnary<kAllTypes>(call, self, out, PromoteScalar(self->view.dtype, other->value.dtype), [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    return Scaled<T>{other->value.To<T>()};
-  });
+  return MapUnary<kAllTypes>(call, self, out, PromoteScalar(self->view.dtype, other->value.dtype),
+                             [&](auto tag) {
+                               using T = typename decltype(tag)::type;
+                               return Scaled<T>{other->value.To<T>()};
+                             });
 }
 
 }  // namespace anycann

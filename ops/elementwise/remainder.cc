@@ -1,4 +1,5 @@
-// Remainders: fmod (the sign of self) and remainder (the sign of other, as Python's %). Integers by zero give self.
+// Remainders: fmod (the sign of self) and remainder (the sign of other, as Python's %). Integers by zero give
+// self.
 #include "aclnn_ops.h"
 #include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
@@ -48,7 +49,8 @@ template <template <class> class F>
 Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const aclTensor* out) {
   const DType compute = NoBool(Promote(self->view.dtype, other->view.dtype));
   return MapBinary<kRealTypes>(
-      call, self, other, out, compute, [](auto tag) { return F<typename decltype(tag)::type>{}; }, CostOf(compute));
+      call, self, other, out, compute, [](auto tag) { return F<typename decltype(tag)::type>{}; },
+      CostOf(compute));
 }
 template <template <class> class F>
 Status TensorScalar(Call& call, const aclTensor* self, const aclScalar* other, const aclTensor* out) {
@@ -70,13 +72,16 @@ Status aclnn::FmodTensor(Call& call, const aclTensor* self, const aclTensor* oth
 Status aclnn::FmodScalar(Call& call, const aclTensor* self, const aclScalar* other, aclTensor* out) {
   return TensorScalar<Fmod>(call, self, other, out);
 }
-Status aclnn::RemainderTensorTensor(Call& call, const aclTensor* self, const aclTensor* other, aclTensor* out) {
+Status aclnn::RemainderTensorTensor(Call& call, const aclTensor* self, const aclTensor* other,
+                                    aclTensor* out) {
   return Tensors<FloorRemainder>(call, self, other, out);
 }
-Status aclnn::RemainderTensorScalar(Call& call, const aclTensor* self, const aclScalar* other, aclTensor* out) {
+Status aclnn::RemainderTensorScalar(Call& call, const aclTensor* self, const aclScalar* other,
+                                    aclTensor* out) {
   return TensorScalar<FloorRemainder>(call, self, other, out);
 }
-Status aclnn::RemainderScalarTensor(Call& call, const aclScalar* self, const aclTensor* other, aclTensor* out) {
+Status aclnn::RemainderScalarTensor(Call& call, const aclScalar* self, const aclTensor* other,
+                                    aclTensor* out) {
   const DType compute = NoBool(PromoteScalar(other->view.dtype, self->value.dtype));
   return MapUnary<kRealTypes>(
       call, other, out, compute,

@@ -1,5 +1,5 @@
-// Selection by a mask: where(condition, self, other) and masked fill. Moves elements without looking at them, so the
-// loops know only their size.
+// Selection by a mask: where(condition, self, other) and masked fill. Moves elements without looking at them,
+// so the loops know only their size.
 #include <cstring>
 
 #include "aclnn_ops.h"
@@ -38,11 +38,11 @@ void FillLoop(void* const* out, const void* const* in, int64_t n, const void* pa
   }
 }
 
-#define ANYCANN_BY_SIZE(loop, size)            \
-  ((size) == 1   ? &loop<uint8_t>              \
-   : (size) == 2 ? &loop<uint16_t>             \
-   : (size) == 4 ? &loop<uint32_t>             \
-   : (size) == 8 ? &loop<uint64_t>             \
+#define ANYCANN_BY_SIZE(loop, size) \
+  ((size) == 1   ? &loop<uint8_t>   \
+   : (size) == 2 ? &loop<uint16_t>  \
+   : (size) == 4 ? &loop<uint32_t>  \
+   : (size) == 8 ? &loop<uint64_t>  \
                  : &loop<Bytes16>)
 
 // Elements move in out's type; operands of other types are converted by the engine.
@@ -55,14 +55,16 @@ ElementwiseKernel SelectKernel(DType type) {
   return k;
 }
 
-Status Select(Call& call, const aclTensor* condition, const aclTensor* self, const aclTensor* other, const aclTensor* out) {
+Status Select(Call& call, const aclTensor* condition, const aclTensor* self, const aclTensor* other,
+              const aclTensor* out) {
   Arg args[4];
   const aclTensor* inputs[] = {condition, self, other};
   RETURN_IF_ERROR(BroadcastInputs(call, inputs, out, std::span(args, 3)));
   if (out->view.empty()) return call.Nothing();
   args[3] = Out(out);
   const double n = static_cast<double>(out->view.numel());
-  return call.Launch(std::span<const Arg>(args), Cost{n, n * (1 + 3 * static_cast<double>(SizeOf(out->view.dtype)))},
+  return call.Launch(std::span<const Arg>(args),
+                     Cost{n, n * (1 + 3 * static_cast<double>(SizeOf(out->view.dtype)))},
                      [kernel = SelectKernel(out->view.dtype)](const Run& t) -> Status {
                        RunElementwise(kernel, {t[3]}, {t[0], t[1], t[2]}, nullptr);
                        return Status();
@@ -77,33 +79,23 @@ Status aclnn::SWhere(Call& call, const aclTensor* condition, const aclTensor* se
   return Select(call, condition, self, other, out);
 }
 
-Status aclnn::InplaceMaskedFillTensor(Call& call, aclTensor* selfRef, const aclTensor* mask, const aclTensor* value) {
+Status aclnn::InplaceMaskedFillTensor(Call& call, aclTensor* selfRef, const aclTensor* mask,
+                                      const aclTensor* value) {
   if (value->view.numel() != 1)
     return call.Invalid("value has shape {}, expected one element", ShapeString(value->view));
   RETURN_IF_ERROR(call.RequireCastable(value->view.dtype, selfRef, "selfRef"));
   return Select(call, mask, value, selfRef, selfRef);
 }
 
-Status aclnn::InplaceMaskedFillScalar(Call& call, aclTensor* selfRef, const aclTensor* mask, const aclScalar* value) {
+Status aclnn::InplaceMaskedFillScalar(Call& call, aclTensor* selfRef, const aclTensor* mask,
+                                      const aclScalar* value) {
   Arg args[3];
   const aclTensor* inputs[] = {mask, selfRef};
   RETURN_IF_ERROR(BroadcastInputs(call, inputs, selfRef, std::span(args, 2)));
   if (selfRef->view.empty()) return call.Nothing();
   args[2] = Out(selfRef);
-  struct alignas(16) Element {
-    unsigned char bytes[16];
-  } element;
   const DType type = selfRef->view.dtype;
-  if (IsComplex(value->value.dtype)) {
-    const Complex128 c = value->value.ToComplex();
-    Convert(element.bytes, type, &c, DType::kComplex128, 1);
-  } else if (IsFloating(value->value.dtype)) {
-    const double d = value->value.ToDouble();
-    Convert(element.bytes, type, &d, DType::kDouble, 1);
-  } else {
-    const int64_t i = value->value.ToInt64();
-    Convert(element.bytes, type, &i, DType::kInt64, 1);
-  }
+  const Element element = ElementOf(value->value, type);
   ElementwiseKernel kernel = SelectKernel(type);
   kernel.inputs = 2;
   kernel.loop = ANYCANN_BY_SIZE(FillLoop, SizeOf(type));
