@@ -1,5 +1,6 @@
 // Between Cartesian and polar coordinates: atan2, and complex numbers from magnitude and angle.
 #include "aclnn_ops.h"
+#include "base/vector_math.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
@@ -7,12 +8,14 @@ namespace {
 
 template <class T>
 struct Atan2Of {
-  T operator()(T y, T x) const { return std::atan2(y, x); }
+  T operator()(T y, T x) const { return math::Atan2(y, x); }
 };
 template <class T>
 struct PolarOf {
   std::complex<T> operator()(T magnitude, T angle) const {
-    return {magnitude * std::cos(angle), magnitude * std::sin(angle)};
+    if (std::abs(angle) > math::kTrigonometricLimit) [[unlikely]]
+      return {magnitude * std::cos(angle), magnitude * std::sin(angle)};
+    return {magnitude * math::Cos(angle), magnitude * math::Sin(angle)};
   }
 };
 

@@ -1,24 +1,28 @@
 // log(exp(a) + exp(b)) and its base-2 form, without overflow: the larger operand is taken out.
 #include "aclnn_ops.h"
+#include "base/vector_math.h"
 #include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
 namespace {
 
+// max(a, b) + rest, but a where both are the same infinity: their difference is NaN.
+template <class T>
+T Combine(T a, T b, T rest) {
+  const T r = arithmetic::Max(a, b) + rest;
+  return (a == b) & (std::abs(a) == std::numeric_limits<T>::infinity()) ? a : r;
+}
+
 template <class T>
 struct LogSumExpBaseE {
-  T operator()(T a, T b) const {
-    if (a == b && std::isinf(a)) return a;
-    return arithmetic::Max(a, b) + std::log1p(std::exp(-std::abs(a - b)));
-  }
+  T operator()(T a, T b) const { return Combine(a, b, math::Log1p(math::Exp(-std::abs(a - b)))); }
 };
 template <class T>
 struct LogSumExpBase2 {
   T operator()(T a, T b) const {
-    if (a == b && std::isinf(a)) return a;
     constexpr T kLog2E = T(1.44269504088896340735992468100189214);
-    return arithmetic::Max(a, b) + std::log1p(std::exp2(-std::abs(a - b))) * kLog2E;
+    return Combine(a, b, math::Log1p(math::Exp2(-std::abs(a - b))) * kLog2E);
   }
 };
 

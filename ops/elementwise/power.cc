@@ -1,6 +1,7 @@
 // Powers. Floats go through pow, with the exponents that have something cheaper written out as torch does;
 // integers multiply (and wrap).
 #include "aclnn_ops.h"
+#include "base/vector_math.h"
 #include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 
@@ -31,8 +32,10 @@ T PowerOf(T a, T b) {
     return a || !b;
   else if constexpr (std::is_integral_v<T>)
     return IntegerPower(a, b);
-  else
+  else if constexpr (arithmetic::kIsComplex<T>)
     return std::pow(a, b);
+  else
+    return math::Pow(a, b);
 }
 
 template <class T>
@@ -51,7 +54,7 @@ struct PowerByConstant {
 };
 template <class T>
 struct PowerOfTwo {
-  T operator()(T b) const { return std::exp2(b); }
+  T operator()(T b) const { return math::Exp2(b); }
 };
 
 enum class Exponent { kOne, kTwo, kThree, kHalf, kMinusHalf, kMinusOne, kMinusTwo };

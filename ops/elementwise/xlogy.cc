@@ -1,5 +1,6 @@
 // self * log(other), 0 where self is 0; NaN where other is NaN.
 #include "aclnn_ops.h"
+#include "base/vector_math.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
@@ -7,8 +8,8 @@ namespace {
 
 template <class T>
 T XLogYOf(T x, T y) {
-  if (y != y) return y;
-  return x == 0 ? T(0) : x * std::log(y);
+  const T r = x * math::Log(y);
+  return (x == 0) & (y == y) ? T(0) : r;
 }
 template <class T>
 struct XLogYTensors {
