@@ -27,6 +27,7 @@ enum Code : int32_t {
   kStorageOverLimit = 300000,
   kInternalError = 500000,
   kRtParamInvalid = 107000,
+  kRtInvalidDevice = 107001,
   kRtInvalidContext = 107002,
   kRtStreamContext = 107003,
   kRtFeatureUnsupported = 207000,

@@ -20,7 +20,6 @@ Plan* Plan::Create(const char* name, PlanKind kind) {
   p->implementation = "";
   p->kind = kind;
   p->cost = Cost{};
-  p->sequence = 0;
   p->payload = nullptr;
   return p;
 }

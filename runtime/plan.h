@@ -87,8 +87,7 @@ class ANYCANN_API Plan {
   const char* implementation = "";  // static storage: which kernel was chosen, e.g. "onednn"; for trace and dispatch
   PlanKind kind;
   Cost cost;
-  uint64_t sequence = 0;     // the stream's number for it, set at enqueue
-  void* payload = nullptr;   // of the runtime, for kinds other than kKernel and kCopy
+  void* payload = nullptr;   // of the runtime, for kinds other than kKernel and kCopy; the kernel keeps it alive
   Plan* next_free = nullptr;  // of SlotPool
 
  private:
