@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include <memory>
+
 namespace anycann {
 namespace {
 
@@ -7,7 +9,8 @@ struct LastError {
   std::string message, taken;
   bool set = false;
 };
-thread_local LastError last;
+// A pointer only: space for thread-local variables is scarce in a library that is loaded late.
+thread_local std::unique_ptr<LastError> last;
 
 bool IsParameterError(int32_t code) {
   return code == kParamNullptr || code == kParamInvalid || (code >= 100000 && code < 108000);
@@ -16,25 +19,28 @@ bool IsParameterError(int32_t code) {
 }  // namespace
 
 void SetLastError(std::string message) noexcept {
-  last.message = std::move(message);
-  last.set = true;
+  if (last == nullptr) last.reset(new (std::nothrow) LastError);
+  if (last == nullptr) return;  // the code still says what happened
+  last->message = std::move(message);
+  last->set = true;
 }
 
 int32_t RecordError(const Status& status) noexcept {
   if (status.ok()) return 0;
   try {
-    SetLastError(fmt::format("{}: {}", IsParameterError(status.code()) ? "EZ1001" : "EZ9999", status.message()));
+    SetLastError(
+        fmt::format("{}: {}", IsParameterError(status.code()) ? "EZ1001" : "EZ9999", status.message()));
   } catch (const std::bad_alloc&) {
-    last.set = false;  // the code still says what happened
+    if (last != nullptr) last->set = false;  // the code still says what happened
   }
   return status.code();
 }
 
 const char* TakeLastError() {
-  if (!last.set) return nullptr;
-  last.taken = std::move(last.message);
-  last.set = false;
-  return last.taken.c_str();
+  if (last == nullptr || !last->set) return nullptr;
+  last->taken = std::move(last->message);
+  last->set = false;
+  return last->taken.c_str();
 }
 
 int32_t NotImplemented(const char* name, int32_t code) {

@@ -1,4 +1,5 @@
-// Futex: sleep until a word changes. The words are ordinary atomics; these calls add no ordering of their own.
+// Futex: sleep until a word changes. The words are ordinary atomics; these calls add no ordering of their
+// own.
 #pragma once
 
 #include <linux/futex.h>
@@ -12,11 +13,13 @@
 
 namespace anycann {
 
-// Sleeps while word == expected, until woken or for timeout_ns (negative: no limit). May wake spuriously. `shared`
-// words lie in memory that other processes map.
-inline void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, int64_t timeout_ns, bool shared = false) {
+// Sleeps while word == expected, until woken or for timeout_ns (negative: no limit). May wake spuriously.
+// `shared` words lie in memory that other processes map.
+inline void FutexWait(const std::atomic<uint32_t>& word, uint32_t expected, int64_t timeout_ns,
+                      bool shared = false) {
   timespec t{timeout_ns / 1000000000, timeout_ns % 1000000000};
-  syscall(SYS_futex, &word, shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? nullptr : &t, nullptr, 0);
+  syscall(SYS_futex, &word, shared ? FUTEX_WAIT : FUTEX_WAIT_PRIVATE, expected, timeout_ns < 0 ? nullptr : &t,
+          nullptr, 0);
 }
 
 inline void FutexWake(std::atomic<uint32_t>& word, int threads = INT_MAX, bool shared = false) {

@@ -1,5 +1,5 @@
-// Sentences for people on stderr, each with the prefix "AnyCANN: ". ANYCANN_LOG=quiet|warning|info chooses how many;
-// the default is warning.
+// Sentences for people on stderr, each with the prefix "AnyCANN: ". ANYCANN_LOG=quiet|warning|info chooses
+// how many; the default is warning.
 #pragma once
 
 #include <fmt/format.h>

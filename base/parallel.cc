@@ -1,5 +1,5 @@
-// One loop at a time is published in Impl's job fields. A worker takes part only if it joins while the loop is open,
-// so a loop never waits for a worker that wakes late: the caller works alone until someone comes.
+// One loop at a time is published in Impl's job fields. A worker takes part only if it joins while the loop
+// is open, so a loop never waits for a worker that wakes late: the caller works alone until someone comes.
 #include "base/parallel.h"
 
 #include <pthread.h>
@@ -16,10 +16,11 @@
 namespace anycann {
 namespace {
 
-// How long a worker looks for the next loop before it sleeps. A futex wake costs the caller about 2 us and the loop
-// 5 to 50 us of a worker's time; consecutive kernels of one stream are closer together than this.
+// How long a worker looks for the next loop before it sleeps. A futex wake costs the caller about 2 us and
+// the loop 5 to 50 us of a worker's time; consecutive kernels of one stream are closer together than this.
 constexpr int64_t kSpinNanoseconds = 20000;
-// Pieces per thread of a loop: enough to even out a core that is shared or slower, few enough to cost nothing.
+// Pieces per thread of a loop: enough to even out a core that is shared or slower, few enough to cost
+// nothing.
 constexpr int64_t kPiecesPerThread = 4;
 
 thread_local ThreadPool* current_pool = nullptr;
@@ -97,7 +98,9 @@ void ThreadPool::Impl::Start() {
   started = true;
   for (int i = 1; i < threads; ++i) {
     pthread_t id;
-    if (!StartThread("anycann-loop", [this] { WorkerMain(); }, &id)) break;  // fewer workers; loops still complete
+    if (!StartThread(
+            "anycann-loop", [this] { WorkerMain(); }, &id))
+      break;  // fewer workers; loops still complete
     workers.push_back(id);
   }
 }
@@ -133,15 +136,18 @@ void ThreadPool::Run(int64_t n, int64_t grain, Body body, void* context) {
   p.n = n;
   p.piece = (n + pieces - 1) / pieces;
   p.next.store(0, std::memory_order_relaxed);
-  const uint64_t generation = (p.state.load(std::memory_order_relaxed) / Impl::kGeneration + 1) * Impl::kGeneration;
+  const uint64_t generation =
+      (p.state.load(std::memory_order_relaxed) / Impl::kGeneration + 1) * Impl::kGeneration;
   p.state.store(generation | Impl::kOpen, std::memory_order_release);
   p.bell.fetch_add(1, std::memory_order_seq_cst);
   if (p.sleepers.load(std::memory_order_seq_cst) > 0) FutexWake(p.bell);
   p.TakePieces();
   p.state.fetch_and(~Impl::kOpen, std::memory_order_acq_rel);
   for (int spins = 0; p.state.load(std::memory_order_acquire) & (Impl::kOpen - 1); ++spins) {
-    if (spins < 1000) CpuRelax();
-    else sched_yield();
+    if (spins < 1000)
+      CpuRelax();
+    else
+      sched_yield();
   }
   p.busy.store(false, std::memory_order_release);
 }

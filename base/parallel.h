@@ -1,5 +1,5 @@
-// ParallelFor: the one parallel loop. Runs on the pool of the device whose Plan the calling thread is running; on a
-// thread outside any Plan it runs serially.
+// ParallelFor: the one parallel loop. Runs on the pool of the device whose Plan the calling thread is
+// running; on a thread outside any Plan it runs serially.
 #pragma once
 
 #include <cstdint>
@@ -21,12 +21,14 @@ class ANYCANN_API ThreadPool {
 
   int threads() const;
 
-  // Calls body(context, begin, end) over disjoint ranges that cover [0, n), on the caller and the workers, and
-  // returns when all are done. One loop at a time has the workers; a loop that finds them busy runs serially.
+  // Calls body(context, begin, end) over disjoint ranges that cover [0, n), on the caller and the workers,
+  // and returns when all are done. One loop at a time has the workers; a loop that finds them busy runs
+  // serially.
   using Body = void (*)(void* context, int64_t begin, int64_t end);
   void Run(int64_t n, int64_t grain, Body body, void* context);
 
-  // The pool of the calling thread, nullptr outside a Plan. Nested loops run serially: inside a body it's nullptr.
+  // The pool of the calling thread, nullptr outside a Plan. Nested loops run serially: inside a body it's
+  // nullptr.
   static ThreadPool* Current();
   class ANYCANN_API Scope {  // makes `pool` the calling thread's for its lifetime
    public:
@@ -42,8 +44,8 @@ class ANYCANN_API ThreadPool {
   std::unique_ptr<Impl> impl_;
 };
 
-// Calls f(begin, end) over ranges of at least `grain` iterations that cover [0, n). Results must not depend on how
-// the ranges are cut. Exceptions must not leave f.
+// Calls f(begin, end) over ranges of at least `grain` iterations that cover [0, n). Results must not depend
+// on how the ranges are cut. Exceptions must not leave f.
 template <class F>
 void ParallelFor(int64_t n, int64_t grain, F&& f) {
   if (n <= 0) return;

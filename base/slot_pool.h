@@ -1,6 +1,7 @@
-// SlotPool: type-stable memory for the engine's small objects. A slot never changes its type and is never returned to
-// the system, so a pointer that a client passes can be checked (Owns) and read even when it was freed. Taking and
-// giving cost no lock: each thread keeps a short list and exchanges batches with the shared one.
+// SlotPool: type-stable memory for the engine's small objects. A slot never changes its type and is never
+// returned to the system, so a pointer that a client passes can be checked (Owns) and read even when it was
+// freed. Taking and giving cost no lock: each thread keeps a short list and exchanges batches with the shared
+// one.
 #pragma once
 
 #include <sys/mman.h>
@@ -12,32 +13,50 @@
 
 namespace anycann {
 
-// T needs a member `T* next_free` (used while free only) and must be valid when filled with zero bytes. The pool
-// neither constructs nor destroys: Take() returns a slot as Give() left it, or zeroed.
+// The short lists of all pools of one thread, behind one thread-local pointer: space for thread-local
+// variables is scarce in a library that is loaded late (glibc reserves about 1.6 KiB for all of them
+// together).
+struct SlotLists {
+  static constexpr int kPools = 64;
+  struct List {
+    void* head = nullptr;
+    int count = 0;
+  };
+  List lists[kPools];
+
+  static thread_local SlotLists* current;  // nullptr before the thread's first use and after its end
+  // The calling thread's lists; nullptr while it ends, or when memory is exhausted.
+  static SlotLists* Open();
+  // A number for a pool, and the function that takes back what a thread has left in its list when it ends.
+  static int Register(void (*take_back)(List*));
+};
+
+// T needs a member `T* next_free` (used while free only) and must be valid when filled with zero bytes. The
+// pool neither constructs nor destroys: Take() returns a slot as Give() left it, or zeroed.
 template <class T>
 class SlotPool {
  public:
   // nullptr when memory is exhausted.
   static T* Take() {
-    if (!dead_) {
-      if (local_.head == nullptr) Refill(local_);
-      if (local_.head != nullptr) return local_.Pop();
-      return nullptr;
+    if (SlotLists::List* l = local()) [[likely]] {
+      if (l->head == nullptr) Refill(l);
+      return l->head != nullptr ? Pop(l) : nullptr;
     }
     std::lock_guard<std::mutex> lock(shared().mutex);
     return TakeShared();
   }
 
   static void Give(T* slot) {
-    if (dead_) {
+    SlotLists::List* l = local();
+    if (l == nullptr) [[unlikely]] {
       std::lock_guard<std::mutex> lock(shared().mutex);
       GiveShared(slot);
       return;
     }
-    local_.Push(slot);
-    if (local_.count < 2 * kBatch) return;
+    Push(l, slot);
+    if (l->count < 2 * kBatch) return;
     std::lock_guard<std::mutex> lock(shared().mutex);
-    for (int i = 0; i < kBatch; ++i) GiveShared(local_.Pop());
+    for (int i = 0; i < kBatch; ++i) GiveShared(Pop(l));
   }
 
   // True when `p` is the address of a slot that was handed out at least once. Safe for any pointer.
@@ -64,35 +83,35 @@ class SlotPool {
     return *s;
   }
 
-  struct Local {
-    T* head = nullptr;
-    int count = 0;
-    ~Local() {
-      dead_ = true;
-      std::lock_guard<std::mutex> lock(shared().mutex);
-      while (head != nullptr) GiveShared(Pop());
-    }
-    T* Pop() {
-      T* p = head;
-      head = p->next_free;
-      --count;
-      return p;
-    }
-    void Push(T* p) {
-      p->next_free = head;
-      head = p;
-      ++count;
-    }
-  };
-  static inline thread_local bool dead_ = false;  // the thread's list is gone; use the shared one
-  static inline thread_local Local local_;
+  static void TakeBack(SlotLists::List* l) {
+    std::lock_guard<std::mutex> lock(shared().mutex);
+    while (l->head != nullptr) GiveShared(Pop(l));
+  }
+  static inline const int number_ = SlotLists::Register(TakeBack);
 
-  static void Refill(Local& l) {
+  static SlotLists::List* local() {
+    SlotLists* lists = SlotLists::current;
+    if (lists == nullptr) [[unlikely]]
+      lists = SlotLists::Open();
+    return lists != nullptr ? &lists->lists[number_] : nullptr;
+  }
+  static T* Pop(SlotLists::List* l) {
+    T* p = static_cast<T*>(l->head);
+    l->head = p->next_free;
+    --l->count;
+    return p;
+  }
+  static void Push(SlotLists::List* l, T* p) {
+    p->next_free = static_cast<T*>(l->head);
+    l->head = p;
+    ++l->count;
+  }
+  static void Refill(SlotLists::List* l) {
     std::lock_guard<std::mutex> lock(shared().mutex);
     for (int i = 0; i < kBatch; ++i) {
       T* p = TakeShared();
       if (p == nullptr) break;
-      l.Push(p);
+      Push(l, p);
     }
   }
   static void GiveShared(T* slot) {  // mutex held

@@ -1,5 +1,5 @@
-// SpinLock: for critical sections of a few nanoseconds that are rarely contended (a stream's queue). Gives the core
-// away when the holder was preempted. Meets std::lock_guard's requirements.
+// SpinLock: for critical sections of a few nanoseconds that are rarely contended (a stream's queue). Gives
+// the core away when the holder was preempted. Meets std::lock_guard's requirements.
 #pragma once
 
 #include <sched.h>
@@ -20,8 +20,10 @@ class SpinLock {
   void lock() {
     while (!try_lock()) {
       for (int i = 0; locked_.load(std::memory_order_relaxed); ++i) {
-        if (i < kSpins) CpuRelax();
-        else sched_yield();
+        if (i < kSpins)
+          CpuRelax();
+        else
+          sched_yield();
       }
     }
   }

@@ -1,4 +1,5 @@
-// The engine's own threads: named, with every signal blocked, so that a client's handlers run on the client's threads.
+// The engine's own threads: named, with every signal blocked, so that a client's handlers run on the client's
+// threads.
 #pragma once
 
 #include <pthread.h>

@@ -22,8 +22,8 @@ void RunCallback(Stream* stream, Plan* plan) {
   stream->FinishCallback(std::move(status));
 }
 
-// Threads that run host functions. One more starts whenever all are inside a function, since functions may wait for
-// each other; they end after some idle time.
+// Threads that run host functions. One more starts whenever all are inside a function, since functions may
+// wait for each other; they end after some idle time.
 class HostThreads {
  public:
   static HostThreads& Get() {
@@ -35,7 +35,8 @@ class HostThreads {
     std::lock_guard<std::mutex> lock(mutex_);
     if (idle_ <= static_cast<int>(queue_.size())) {
       pthread_t id;
-      if (StartThread("anycann-host", [this] { Main(); }, &id)) {
+      if (StartThread(
+              "anycann-host", [this] { Main(); }, &id)) {
         pthread_detach(id);
         ++threads_;
       } else if (threads_ == 0) {
@@ -59,7 +60,8 @@ class HostThreads {
     std::unique_lock<std::mutex> lock(mutex_);
     for (;;) {
       ++idle_;
-      const bool found = condition_.wait_for(lock, std::chrono::seconds(10), [this] { return !queue_.empty(); });
+      const bool found =
+          condition_.wait_for(lock, std::chrono::seconds(10), [this] { return !queue_.empty(); });
       --idle_;
       if (!found) break;
       const Item item = queue_.front();

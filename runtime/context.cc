@@ -4,9 +4,12 @@
 #include <vector>
 
 #include "base/clock.h"
+#include "runtime/object_pool.h"
 #include "runtime/stream.h"
 
 namespace anycann {
+
+ANYCANN_OBJECT(Context, kContext);
 namespace {
 
 thread_local Context* current = nullptr;
@@ -22,14 +25,15 @@ struct Primaries {
 
 Status CheckDevice(const char* function, int device) {
   if (Device::Get(device) != nullptr) return Status();
-  return Error(kRtInvalidDevice, "{}: device {} does not exist; there are {} (ANYCANN_DEVICES sets how many)", function,
-               device, Device::Count());
+  return Error(kRtInvalidDevice, "{}: device {} does not exist; there are {} (ANYCANN_DEVICES sets how many)",
+               function, device, Device::Count());
 }
 
 }  // namespace
 
 Context* Context::Current() {
-  if (current != nullptr && !current->alive()) [[unlikely]] current = nullptr;
+  if (current != nullptr && !current->alive()) [[unlikely]]
+    current = nullptr;
   return current;
 }
 
@@ -90,10 +94,12 @@ void Context::ResetPrimary(Device* device, bool force) {
 
 Stream* Context::DefaultStream() {
   Stream* s = default_stream_.load(std::memory_order_acquire);
-  if (s != nullptr) [[likely]] return s;
+  if (s != nullptr) [[likely]]
+    return s;
   std::lock_guard<std::mutex> lock(mutex_);
   s = default_stream_.load(std::memory_order_acquire);
-  if (s == nullptr && Stream::Create(this, 0, 0, &s).ok()) default_stream_.store(s, std::memory_order_release);
+  if (s == nullptr && Stream::Create(this, 0, 0, &s).ok())
+    default_stream_.store(s, std::memory_order_release);
   return s;
 }
 
@@ -110,8 +116,10 @@ Status SetDevice(int device) {
 Status ResetDevice(int device, bool force) {
   RETURN_IF_ERROR(CheckDevice("aclrtResetDevice", device));
   Device* d = Device::Get(device);
-  if (force) d->ClearUses();
-  else if (d->DropUse() > 0) return Status();
+  if (force)
+    d->ClearUses();
+  else if (d->DropUse() > 0)
+    return Status();
   Context::ResetPrimary(d, force);
   return Status();
 }
@@ -119,11 +127,13 @@ Status ResetDevice(int device, bool force) {
 Status SynchronizeDevice(int64_t timeout_ns) {
   Context* c = Context::Current();
   if (c == nullptr)
-    return Status(kRtInvalidContext, "the calling thread has no device; call aclrtSetDevice in this thread first");
+    return Status(kRtInvalidContext,
+                  "the calling thread has no device; call aclrtSetDevice in this thread first");
   const int64_t begin = NowNanoseconds();
   Status first;
   for (Stream* s : c->device()->Streams()) {
-    const int64_t left = timeout_ns < 0 ? Stream::kNever : std::max<int64_t>(0, timeout_ns - (NowNanoseconds() - begin));
+    const int64_t left =
+        timeout_ns < 0 ? Stream::kNever : std::max<int64_t>(0, timeout_ns - (NowNanoseconds() - begin));
     Status status = first.ok() ? s->Synchronize(left) : Status();
     if (first.ok()) first = std::move(status);
     s->Unref();

@@ -23,8 +23,8 @@ class ANYCANN_API Context : public Object<Context, ObjectKind::kContext> {
   static Context* Current();
   static void SetCurrent(Context* context);
 
-  // The device's own context, shared by all threads that call aclrtSetDevice; created on first use. nullptr when
-  // memory is exhausted.
+  // The device's own context, shared by all threads that call aclrtSetDevice; created on first use. nullptr
+  // when memory is exhausted.
   static Context* Primary(Device* device);
   static bool HasPrimary(Device* device);
   // Destroys the primary context, with its streams. `force`: queued Plans are dropped.

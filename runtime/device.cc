@@ -71,14 +71,16 @@ std::vector<Stream*> Device::Streams() {
 }
 
 bool Device::StartRunner() {
-  static std::once_flag once;
-  std::call_once(once, [] {
-    std::atexit(OnExit);
-    pthread_atfork(nullptr, nullptr, DeviceTable::OnFork);
-  });
+  // Not std::call_once: it uses a thread-local variable of libstdc++, which a client may have loaded in a way
+  // that our thread-local model can't reach.
+  static const bool registered =
+      std::atexit(OnExit) == 0 && pthread_atfork(nullptr, nullptr, DeviceTable::OnFork) == 0;
+  if (!registered) return false;
   pthread_t id;
-  if (!StartThread("anycann-runner", [this] { RunnerMain(); }, &id)) {
-    if (runners_.empty()) Log(LogLevel::kWarning, "no thread for device {}: streams run when they are waited for", index_);
+  if (!StartThread(
+          "anycann-runner", [this] { RunnerMain(); }, &id)) {
+    if (runners_.empty())
+      Log(LogLevel::kWarning, "no thread for device {}: streams run when they are waited for", index_);
     return false;
   }
   runners_.push_back(id);

@@ -1,5 +1,6 @@
-// Device: a set of cores with a loop pool, runner threads for streams that nobody else is running, and a memory
-// limit. Devices exist from the first use on and are never destroyed; their threads start when first needed.
+// Device: a set of cores with a loop pool, runner threads for streams that nobody else is running, and a
+// memory limit. Devices exist from the first use on and are never destroyed; their threads start when first
+// needed.
 #pragma once
 
 #include <pthread.h>
@@ -35,8 +36,8 @@ class ANYCANN_API Device {
   int64_t memory_limit() const { return memory_limit_; }
   std::atomic<int64_t>& memory_used() { return memory_used_; }
 
-  // Puts a stream (with one reference, taken over) on the ready list and sees to it that a runner comes. The stream's
-  // lock must not be held.
+  // Puts a stream (with one reference, taken over) on the ready list and sees to it that a runner comes. The
+  // stream's lock must not be held.
   void PushReady(Stream* stream, int priority);
 
   // Register of the device's streams, for synchronising all of them.
@@ -75,9 +76,9 @@ class ANYCANN_API Device {
   std::mutex mutex_;  // the ready list and the runners
   std::deque<Stream*> ready_[kPriorities];
   std::vector<pthread_t> runners_;
-  int idle_ = 0;                        // runners that look for work or sleep; mutex held
-  std::atomic<int> ready_count_{0};     // changed under mutex_, polled without it
-  std::atomic<uint32_t> bell_{0};       // sleeping runners wait on it
+  int idle_ = 0;                     // runners that look for work or sleep; mutex held
+  std::atomic<int> ready_count_{0};  // changed under mutex_, polled without it
+  std::atomic<uint32_t> bell_{0};    // sleeping runners wait on it
   std::atomic<int> sleepers_{0};
 };
 

@@ -3,9 +3,12 @@
 #include <mutex>
 
 #include "base/clock.h"
+#include "runtime/object_pool.h"
 #include "runtime/stream.h"
 
 namespace anycann {
+
+ANYCANN_OBJECT(Event, kEvent);
 namespace {
 
 std::atomic<uint32_t> next_id{1};
@@ -37,13 +40,15 @@ Status Event::Create(uint32_t flags, Event** out) {
 
 Status Event::Find(const char* function, void* handle, Event** out) {
   *out = From(handle);
-  if (*out != nullptr) [[likely]] return Status();
+  if (*out != nullptr) [[likely]]
+    return Status();
   if (handle == nullptr) return Error(kRtParamInvalid, "{}: event is null", function);
   return Error(kRtParamInvalid, "{}: event ({}) is not an event, or it was destroyed", function, handle);
 }
 
 Status Event::Destroy(Event* event) {
-  if (!event->Close()) return Status(kRtParamInvalid, "aclrtDestroyEvent: the event was destroyed by another thread");
+  if (!event->Close())
+    return Status(kRtParamInvalid, "aclrtDestroyEvent: the event was destroyed by another thread");
   event->SetFence(Ref<Fence>());
   event->Unref();
   return Status();
@@ -106,7 +111,8 @@ Status Event::Synchronize(int64_t timeout_ns) {
 Status Event::Timestamp(int64_t* ns) const {
   const Ref<Fence> f = fence();
   if (!f) return Error(kRtParamInvalid, "event {} was never recorded", id_);
-  if (!f->done()) return Error(507006, "event {} was recorded but is not reached yet; synchronise it first", id_);
+  if (!f->done())
+    return Error(507006, "event {} was recorded but is not reached yet; synchronise it first", id_);
   *ns = f->time();
   return Status();
 }

@@ -1,5 +1,5 @@
-// Event: a name for a point in a stream that can be recorded again and again. Waiting, querying and timing refer to
-// the record that was the last one when they were submitted.
+// Event: a name for a point in a stream that can be recorded again and again. Waiting, querying and timing
+// refer to the record that was the last one when they were submitted.
 //
 // As in CUDA, an event that was never recorded counts as reached: nobody waits for it.
 #pragma once

@@ -33,7 +33,8 @@ const bool& EmptyKernels() {
 
 Status Invoke(const Plan& plan) {
   try {
-    if (plan.kind == PlanKind::kKernel && EmptyKernels()) [[unlikely]] return Status();
+    if (plan.kind == PlanKind::kKernel && EmptyKernels()) [[unlikely]]
+      return Status();
     return plan.Invoke();
   } catch (const std::bad_alloc&) {
     return Status(kBadAlloc, "out of host memory");
@@ -66,7 +67,8 @@ Status ExecutePlan(const Plan& plan, Device* device, uint32_t stream_id) noexcep
   } else {
     status = Invoke(plan);
   }
-  if (status.ok()) [[likely]] return status;
+  if (status.ok()) [[likely]]
+    return status;
   try {
     std::string where = plan.operands() > 0 ? fmt::format(" ({})", DescribeOperands(plan)) : std::string();
     const bool named = status.message().rfind(plan.name, 0) == 0;

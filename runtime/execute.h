@@ -11,8 +11,8 @@ namespace anycann {
 
 // An estimate of a Plan's run time on one core, from its cost.
 inline int64_t EstimateNanoseconds(const Plan& plan) {
-  // Deliberately modest rates (ordinary code on a shared core, data in the outer caches), so that an estimate errs
-  // towards a runner. Floating operations, then bytes, per nanosecond.
+  // Deliberately modest rates (ordinary code on a shared core, data in the outer caches), so that an estimate
+  // errs towards a runner. Floating operations, then bytes, per nanosecond.
   constexpr double kFlops = 4, kBytes = 6;
   return static_cast<int64_t>(plan.cost.flops * (1 / kFlops) + plan.cost.bytes * (1 / kBytes));
 }

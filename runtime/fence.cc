@@ -3,9 +3,12 @@
 #include <mutex>
 
 #include "base/clock.h"
+#include "runtime/object_pool.h"
 #include "runtime/stream.h"
 
 namespace anycann {
+
+ANYCANN_OBJECT(Fence, kFence);
 
 bool Fence::Park(Stream* stream) {
   std::lock_guard<SpinLock> lock(lock_);

@@ -1,5 +1,6 @@
-// Fence: one point in one stream that others wait for. An event holds the fence of its last record; Plans that wait
-// hold the fence that was current when they were submitted, so that an event may be recorded again, or destroyed.
+// Fence: one point in one stream that others wait for. An event holds the fence of its last record; Plans
+// that wait hold the fence that was current when they were submitted, so that an event may be recorded again,
+// or destroyed.
 #pragma once
 
 #include <atomic>

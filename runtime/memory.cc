@@ -25,7 +25,8 @@ size_t RoundUp(size_t n, size_t unit) { return (n + unit - 1) / unit * unit; }
 // A mapping of `size` bytes (a multiple of the page) that starts at a multiple of `alignment`.
 void* MapAligned(size_t size, size_t alignment) {
   const size_t slack = alignment > kPage ? alignment : 0;
-  void* p = mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  void* p =
+      mmap(nullptr, size + slack, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (p == MAP_FAILED) return nullptr;
   if (slack == 0) return p;
   const uintptr_t begin = reinterpret_cast<uintptr_t>(p), aligned = RoundUp(begin, alignment);
@@ -37,12 +38,18 @@ void* MapAligned(size_t size, size_t alignment) {
 
 const char* Describe(MemoryKind kind) {
   switch (kind) {
-    case MemoryKind::kDevice: return "device memory (aclrtMalloc)";
-    case MemoryKind::kHost: return "host memory (aclrtMallocHost)";
-    case MemoryKind::kRegistered: return "registered host memory (aclrtHostRegister)";
-    case MemoryKind::kManaged: return "managed memory (aclrtMemAllocManaged)";
-    case MemoryKind::kReserved: return "a reserved address range (aclrtReserveMemAddress)";
-    case MemoryKind::kImported: return "memory of another process (aclrtIpcMemImportByKey)";
+    case MemoryKind::kDevice:
+      return "device memory (aclrtMalloc)";
+    case MemoryKind::kHost:
+      return "host memory (aclrtMallocHost)";
+    case MemoryKind::kRegistered:
+      return "registered host memory (aclrtHostRegister)";
+    case MemoryKind::kManaged:
+      return "managed memory (aclrtMemAllocManaged)";
+    case MemoryKind::kReserved:
+      return "a reserved address range (aclrtReserveMemAddress)";
+    case MemoryKind::kImported:
+      return "memory of another process (aclrtIpcMemImportByKey)";
   }
   return "memory";
 }
@@ -119,9 +126,10 @@ bool TakeAccount(Device* device, int64_t bytes) {
 }
 
 Status OverLimit(const char* function, size_t size, Device* d) {
-  return Error(kRtMemoryAllocation,
-               "{}: out of memory on device {}: {} bytes asked for, {} of {} in use (ANYCANN_MEMORY sets the limit)",
-               function, d->index(), size, d->memory_used().load(), d->memory_limit());
+  return Error(
+      kRtMemoryAllocation,
+      "{}: out of memory on device {}: {} bytes asked for, {} of {} in use (ANYCANN_MEMORY sets the limit)",
+      function, d->index(), size, d->memory_used().load(), d->memory_limit());
 }
 
 }  // namespace
@@ -139,10 +147,12 @@ void GiveDeviceMemory(int device, size_t bytes) {
   Device::Get(device)->memory_used().fetch_sub(static_cast<int64_t>(bytes));
 }
 
-Status Allocate(const char* function, size_t size, MemoryKind kind, int device, PagePolicy pages, void** out) {
+Status Allocate(const char* function, size_t size, MemoryKind kind, int device, PagePolicy pages,
+                void** out) {
   if (out == nullptr) return Error(kInvalidParam, "{}: the address to store the result in is null", function);
   if (size == 0) return Error(kInvalidParam, "{}: size is 0", function);
-  if (size > size_t{1} << 46) return Error(kRtMemoryAllocation, "{}: out of memory: {} bytes asked for", function, size);
+  if (size > size_t{1} << 46)
+    return Error(kRtMemoryAllocation, "{}: out of memory: {} bytes asked for", function, size);
   PendingFrees::Get().Collect();
   const size_t mapped = RoundUp(size, kPage);
   const bool counted = kind == MemoryKind::kDevice;
@@ -172,11 +182,12 @@ Status Free(const char* function, void* address, MemoryKind kind) {
     case MemoryMap::Removal::kUnknown:
       return Error(kRtParamInvalid, "{}: {} was not allocated, or it was freed before", function, address);
     case MemoryMap::Removal::kInside:
-      return Error(kRtParamInvalid, "{}: {} lies inside {} that starts at {}; free that address", function, address,
-                   Describe(block.kind), block.base);
+      return Error(kRtParamInvalid, "{}: {} lies inside {} that starts at {}; free that address", function,
+                   address, Describe(block.kind), block.base);
     case MemoryMap::Removal::kOtherKind:
       return Error(kRtParamInvalid, "{}: {} is {}", function, address, Describe(block.kind));
-    case MemoryMap::Removal::kDone: break;
+    case MemoryMap::Removal::kDone:
+      break;
   }
   if (!OwnsPages(kind)) return Status();
   PendingFrees& pending = PendingFrees::Get();
@@ -192,10 +203,12 @@ Status Free(const char* function, void* address, MemoryKind kind) {
 }
 
 Status Register(const char* function, void* address, size_t size) {
-  if (address == nullptr || size == 0) return Error(kInvalidParam, "{}: the address is null or the size is 0", function);
+  if (address == nullptr || size == 0)
+    return Error(kInvalidParam, "{}: the address is null or the size is 0", function);
   MemoryBlock known;
   if (Lookup(address, &known))
-    return Error(507910, "{}: {} lies in {} that starts at {}", function, address, Describe(known.kind), known.base);
+    return Error(507910, "{}: {} lies in {} that starts at {}", function, address, Describe(known.kind),
+                 known.base);
   MemoryMap::Get().Insert({address, size, MemoryKind::kRegistered, -1}, 0);
   return Status();
 }
@@ -216,8 +229,8 @@ Status CheckRange(const char* function, const char* argument, const void* addres
   if (!Lookup(address, &b)) return Status();
   const size_t offset = static_cast<size_t>(static_cast<const char*>(address) - static_cast<char*>(b.base));
   if (size <= b.size - offset) return Status();
-  return Error(kRtParamInvalid, "{}: {} ({}) is {} bytes into a block of {} bytes; {} bytes don't fit", function,
-               argument, address, offset, b.size, size);
+  return Error(kRtParamInvalid, "{}: {} ({}) is {} bytes into a block of {} bytes; {} bytes don't fit",
+               function, argument, address, offset, b.size, size);
 }
 
 Status Copy(void* to, const void* from, size_t size) {
@@ -227,15 +240,17 @@ Status Copy(void* to, const void* from, size_t size) {
     std::memmove(to, from, size);
     return Status();
   }
-  ParallelFor(static_cast<int64_t>(size), kCopyGrain,
-              [d, s](int64_t begin, int64_t end) { std::memcpy(d + begin, s + begin, static_cast<size_t>(end - begin)); });
+  ParallelFor(static_cast<int64_t>(size), kCopyGrain, [d, s](int64_t begin, int64_t end) {
+    std::memcpy(d + begin, s + begin, static_cast<size_t>(end - begin));
+  });
   return Status();
 }
 
 Status Fill(void* to, int value, size_t size) {
   auto* d = static_cast<char*>(to);
-  ParallelFor(static_cast<int64_t>(size), kCopyGrain,
-              [d, value](int64_t begin, int64_t end) { std::memset(d + begin, value, static_cast<size_t>(end - begin)); });
+  ParallelFor(static_cast<int64_t>(size), kCopyGrain, [d, value](int64_t begin, int64_t end) {
+    std::memset(d + begin, value, static_cast<size_t>(end - begin));
+  });
   return Status();
 }
 

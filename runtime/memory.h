@@ -1,7 +1,8 @@
-// Memory: device and host allocations. Device memory is ordinary memory that counts against its device's limit.
+// Memory: device and host allocations. Device memory is ordinary memory that counts against its device's
+// limit.
 //
-// All functions may be called from any thread. The register of allocations is a sorted map under one lock; kernels
-// don't use it.
+// All functions may be called from any thread. The register of allocations is a sorted map under one lock;
+// kernels don't use it.
 #pragma once
 
 #include <cstddef>
@@ -34,13 +35,14 @@ enum class PagePolicy : uint8_t { kHugeFirst, kHugeOnly, kNormal };
 
 namespace memory {
 
-inline constexpr size_t kAlignment = 64;         // of every address that is returned
+inline constexpr size_t kAlignment = 64;  // of every address that is returned
 inline constexpr size_t kHugePage = size_t{2} << 20;
 
 // kRtMemoryAllocation when the device's limit or the machine's memory is reached.
-ANYCANN_API Status Allocate(const char* function, size_t size, MemoryKind kind, int device, PagePolicy pages, void** out);
-// Frees what Allocate returned. Plans that were submitted before may still use the memory: it is returned to the
-// system when they have run. Never blocks.
+ANYCANN_API Status Allocate(const char* function, size_t size, MemoryKind kind, int device, PagePolicy pages,
+                            void** out);
+// Frees what Allocate returned. Plans that were submitted before may still use the memory: it is returned to
+// the system when they have run. Never blocks.
 ANYCANN_API Status Free(const char* function, void* address, MemoryKind kind);
 
 ANYCANN_API Status Register(const char* function, void* address, size_t size);

@@ -1,6 +1,6 @@
-// Object: what the runtime's opaque handles point to. Objects live in slot pools, so that any pointer a client passes
-// can be checked for life and kind before it is used; they are reference-counted, so that a handle can be destroyed
-// while Plans that need the object are queued.
+// Object: what the runtime's opaque handles point to. Objects live in slot pools, so that any pointer a
+// client passes can be checked for life and kind before it is used; they are reference-counted, so that a
+// handle can be destroyed while Plans that need the object are queued.
 #pragma once
 
 #include <atomic>
@@ -8,7 +8,7 @@
 #include <new>
 #include <utility>
 
-#include "base/slot_pool.h"
+#include "base/export.h"
 
 namespace anycann {
 
@@ -25,29 +25,20 @@ enum class ObjectKind : uint32_t {
   kStreamConfig,
 };
 
-// T derives from Object<T, kind> and is default-constructible; its destructor runs when the last reference goes.
+// T derives from Object<T, kind> and is default-constructible; its destructor runs when the last reference
+// goes. The functions that know the pool are defined in object_pool.h, for T's own .cc file: a pool exists
+// once, in the engine.
 template <class T, ObjectKind K>
-class Object {
+class ANYCANN_API Object {
  public:
   T* next_free = nullptr;  // of the pool, while free
 
   // A live object with one reference, the handle's. nullptr when memory is exhausted.
-  static T* New() {
-    T* t = SlotPool<T>::Take();
-    if (t == nullptr) return nullptr;
-    ::new (static_cast<void*>(t)) T();
-    t->references_.store(1, std::memory_order_relaxed);
-    t->kind_.store(K, std::memory_order_release);
-    return t;
-  }
+  static T* New();
   // The object behind a client's handle; nullptr for any pointer that isn't one, or that was closed.
-  static T* From(const void* handle) {
-    if (handle == nullptr || !SlotPool<T>::Owns(handle)) return nullptr;
-    T* t = static_cast<T*>(const_cast<void*>(handle));
-    return t->kind_.load(std::memory_order_acquire) == K ? t : nullptr;
-  }
-  // Ends the handle: From() refuses it from now on. False when another thread was faster. The handle's reference is
-  // now the caller's to drop.
+  static T* From(const void* handle);
+  // Ends the handle: From() refuses it from now on. False when another thread was faster. The handle's
+  // reference is now the caller's to drop.
   bool Close() {
     ObjectKind expected = K;
     return kind_.compare_exchange_strong(expected, ObjectKind::kFree, std::memory_order_acq_rel);
@@ -56,14 +47,12 @@ class Object {
 
   void AddRef() { references_.fetch_add(1, std::memory_order_relaxed); }
   void Unref() {
-    if (references_.fetch_sub(1, std::memory_order_acq_rel) != 1) return;
-    T* t = static_cast<T*>(this);
-    kind_.store(ObjectKind::kFree, std::memory_order_release);
-    t->~T();
-    SlotPool<T>::Give(t);
+    if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) Recycle();
   }
 
  private:
+  void Recycle();
+
   std::atomic<ObjectKind> kind_{ObjectKind::kFree};
   std::atomic<int32_t> references_{0};
 };

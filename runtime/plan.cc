@@ -1,5 +1,5 @@
-// Plan's life cycle. Plans are created on a client's thread and released on the thread that ran them; SlotPool keeps
-// that free of locks and of malloc.
+// Plan's life cycle. Plans are created on a client's thread and released on the thread that ran them;
+// SlotPool keeps that free of locks and of malloc.
 #include "runtime/plan.h"
 
 #include <cstdlib>

@@ -1,8 +1,8 @@
-// Plan: an operation that is ready to run. A kernel with its attributes by value, its operands by value, a name for
-// people, and its cost. Everything that runs on a stream is a Plan (docs/architecture.md).
+// Plan: an operation that is ready to run. A kernel with its attributes by value, its operands by value, a
+// name for people, and its cost. Everything that runs on a stream is a Plan (docs/architecture.md).
 //
-// Ownership: reference-counted. A stream holds one reference while the Plan is queued or runs; an executor or a
-// captured graph may hold more, and then the Plan must not be changed (Clone() it first).
+// Ownership: reference-counted. A stream holds one reference while the Plan is queued or runs; an executor or
+// a captured graph may hold more, and then the Plan must not be changed (Clone() it first).
 #pragma once
 
 #include <atomic>
@@ -23,8 +23,8 @@ enum class PlanKind : uint8_t {
   kCopy,          // memcpy or memset on a stream
   kHostCallback,  // client code: runs where it is subscribed, never on a helping thread, may block
   kEventRecord,
-  kEventWait,     // never "runs": the stream is parked until the event completes
-  kMarker,        // bookkeeping of the runtime (notify, label, capture markers)
+  kEventWait,  // never "runs": the stream is parked until the event completes
+  kMarker,     // bookkeeping of the runtime (notify, label, capture markers)
 };
 
 struct Cost {
@@ -83,11 +83,13 @@ class ANYCANN_API Plan {
   const Operand& operand(int i) const { return operands_[i]; }
   int operands() const { return count_; }
 
-  const char* name;          // static storage, e.g. "aclnnAdd"
-  const char* implementation = "";  // static storage: which kernel was chosen, e.g. "onednn"; for trace and dispatch
+  const char* name;  // static storage, e.g. "aclnnAdd"
+  const char* implementation =
+      "";  // static storage: which kernel was chosen, e.g. "onednn"; for trace and dispatch
   PlanKind kind;
   Cost cost;
-  void* payload = nullptr;   // of the runtime, for kinds other than kKernel and kCopy; the kernel keeps it alive
+  void* payload =
+      nullptr;  // of the runtime, for kinds other than kKernel and kCopy; the kernel keeps it alive
   Plan* next_free = nullptr;  // of SlotPool
 
  private:
@@ -105,7 +107,7 @@ class ANYCANN_API Plan {
   Operand* operands_ = inline_operands_;
   Status (*invoke_)(const void* kernel, const Run&) = nullptr;
   const KernelOps* kernel_ops_ = nullptr;
-    alignas(std::max_align_t) unsigned char kernel_[kInlineKernel];
+  alignas(std::max_align_t) unsigned char kernel_[kInlineKernel];
   Operand inline_operands_[kInlineOperands];
 };
 

@@ -54,8 +54,11 @@ Settings Read() {
   const std::string memory = Environment("ANYCANN_MEMORY");
   if (!memory.empty()) {
     const int64_t bytes = ParseSize(memory);
-    if (bytes > 0) s.device_memory = bytes;
-    else Log(LogLevel::kWarning, "ANYCANN_MEMORY={} is not a size such as 16G; using {} bytes", memory, s.device_memory);
+    if (bytes > 0)
+      s.device_memory = bytes;
+    else
+      Log(LogLevel::kWarning, "ANYCANN_MEMORY={} is not a size such as 16G; using {} bytes", memory,
+          s.device_memory);
   }
   s.soc = Environment("ANYCANN_SOC");
   if (s.soc.empty()) s.soc = "Ascend910B1";
@@ -63,7 +66,8 @@ Settings Read() {
   s.empty_kernels = Environment("ANYCANN_EMPTY_KERNELS") == "1";
   if (s.empty_kernels)
     WriteLog(LogLevel::kWarning,
-             "ANYCANN_EMPTY_KERNELS=1: operators are not computed, only copies are. Results are meaningless; this mode "
+             "ANYCANN_EMPTY_KERNELS=1: operators are not computed, only copies are. Results are meaningless; "
+             "this mode "
              "measures dispatch");
   return s;
 }
@@ -78,11 +82,16 @@ int64_t ParseSize(const std::string& text) {
   if (!unit.empty() && (unit.back() == 'B' || unit.back() == 'b')) unit.pop_back();
   if (!unit.empty() && unit.back() == 'i') unit.pop_back();
   double scale = 1;
-  if (unit == "K" || unit == "k") scale = 0x1p10;
-  else if (unit == "M" || unit == "m") scale = 0x1p20;
-  else if (unit == "G" || unit == "g") scale = 0x1p30;
-  else if (unit == "T" || unit == "t") scale = 0x1p40;
-  else if (!unit.empty()) return -1;
+  if (unit == "K" || unit == "k")
+    scale = 0x1p10;
+  else if (unit == "M" || unit == "m")
+    scale = 0x1p20;
+  else if (unit == "G" || unit == "g")
+    scale = 0x1p30;
+  else if (unit == "T" || unit == "t")
+    scale = 0x1p40;
+  else if (!unit.empty())
+    return -1;
   const double bytes = value * scale;
   return bytes < 0x1p62 ? static_cast<int64_t>(bytes) : -1;
 }

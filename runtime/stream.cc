@@ -10,13 +10,17 @@
 #include "base/log.h"
 #include "runtime/callback.h"
 #include "runtime/execute.h"
+#include "runtime/object_pool.h"
 
 namespace anycann {
+
+ANYCANN_OBJECT(Stream, kStream);
 namespace {
 
-// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle. Handing it to
-// a runner costs the submitter a wake-up (2 to 5 us) and moves the operands between caches, and a wait for it costs
-// another; at this length that is a few percent, and a submitter that must not block is late by no more than this.
+// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle.
+// Handing it to a runner costs the submitter a wake-up (2 to 5 us) and moves the operands between caches, and
+// a wait for it costs another; at this length that is a few percent, and a submitter that must not block is
+// late by no more than this.
 constexpr int64_t kInlineNanoseconds = 100000;
 // How long a waiter looks for progress before it sleeps.
 constexpr int64_t kSpinNanoseconds = 5000;
@@ -58,14 +62,17 @@ Status Stream::Find(const char* function, void* handle, Stream** out) {
   if (handle == nullptr) {
     Context* context = Context::Current();
     if (context == nullptr)
-      return Error(kRtInvalidContext,
-                   "{}: stream is null and the calling thread has no device; call aclrtSetDevice in this thread first",
-                   function);
+      return Error(
+          kRtInvalidContext,
+          "{}: stream is null and the calling thread has no device; call aclrtSetDevice in this thread first",
+          function);
     *out = context->DefaultStream();
-    return *out != nullptr ? Status() : Error(kRtMemoryAllocation, "{}: out of memory for the default stream", function);
+    return *out != nullptr ? Status()
+                           : Error(kRtMemoryAllocation, "{}: out of memory for the default stream", function);
   }
   *out = From(handle);
-  if (*out != nullptr) [[likely]] return Status();
+  if (*out != nullptr) [[likely]]
+    return Status();
   return Error(kRtParamInvalid, "{}: stream ({}) is not a stream, or it was destroyed", function, handle);
 }
 
@@ -206,7 +213,8 @@ Stream::Step Stream::RunOne(int64_t bound_ns) {
   Plan* plan = queue_[head_];
   const Step started = StartHead(plan);
   if (started != Step::kEmpty) return started;
-  if (bound_ns >= 0 && EstimateNanoseconds(*plan) > std::min(bound_ns, kInlineNanoseconds)) return Step::kTooLong;
+  if (bound_ns >= 0 && EstimateNanoseconds(*plan) > std::min(bound_ns, kInlineNanoseconds))
+    return Step::kTooLong;
   Pop();
   running_ = true;
   lock_.unlock();
@@ -219,8 +227,8 @@ Stream::Step Stream::RunOne(int64_t bound_ns) {
 }
 
 void Stream::Execute(Plan* plan) {
-  if (has_error_.load(std::memory_order_relaxed) && stops_on_failure_.load(std::memory_order_relaxed) && IsWork(*plan))
-      [[unlikely]]
+  if (has_error_.load(std::memory_order_relaxed) && stops_on_failure_.load(std::memory_order_relaxed) &&
+      IsWork(*plan)) [[unlikely]]
     return;
   Status status = ExecutePlan(*plan, device_, id_);
   if (!status.ok()) [[unlikely]] {
@@ -237,7 +245,8 @@ void Stream::KeepError(const Plan*, Status status) {
 }
 
 Status Stream::TakeError() {
-  if (!has_error_.load(std::memory_order_acquire)) [[likely]] return Status();
+  if (!has_error_.load(std::memory_order_acquire)) [[likely]]
+    return Status();
   std::lock_guard<SpinLock> lock(lock_);
   has_error_.store(false, std::memory_order_relaxed);
   return std::exchange(error_, Status());
@@ -246,7 +255,8 @@ Status Stream::TakeError() {
 void Stream::Finished() {
   const uint64_t completed = completed_.load(std::memory_order_relaxed) + 1;
   completed_.store(completed, std::memory_order_release);
-  if (sleepers_ > 0 && completed >= wake_at_) [[unlikely]] WakeSleepers();
+  if (sleepers_ > 0 && completed >= wake_at_) [[unlikely]]
+    WakeSleepers();
 }
 
 void Stream::WakeSleepers() {
@@ -304,13 +314,9 @@ void Stream::FinishCallback(Status status) {
   if (plan != nullptr) plan->Unref();
 }
 
-bool Stream::Idle() {
-  return completed_.load(std::memory_order_acquire) >= submitted();
-}
+bool Stream::Idle() { return completed_.load(std::memory_order_acquire) >= submitted(); }
 
-Status Stream::Synchronize(int64_t timeout_ns) {
-  return WaitFor(submitted(), timeout_ns);
-}
+Status Stream::Synchronize(int64_t timeout_ns) { return WaitFor(submitted(), timeout_ns); }
 
 uint64_t Stream::submitted() {
   std::lock_guard<SpinLock> lock(lock_);
@@ -321,7 +327,8 @@ Status Stream::WaitFor(uint64_t target, int64_t timeout_ns) {
   if (Await(target, timeout_ns)) return TakeError();
   if (CallbackStream() == this)
     return Error(kRtStreamContext,
-                 "a callback of stream {} waits for the same stream, which waits for the callback to return", id_);
+                 "a callback of stream {} waits for the same stream, which waits for the callback to return",
+                 id_);
   return TimedOut(timeout_ns);
 }
 
@@ -335,7 +342,8 @@ bool Stream::Await(uint64_t target, int64_t timeout_ns) {
   if (!bounded) ++helpers_;
   while (completed_.load(std::memory_order_relaxed) < target) {
     int64_t bound = kNever;
-    if (bounded && Device::HasRunners()) bound = std::max<int64_t>(0, timeout_ns - (NowNanoseconds() - begin));
+    if (bounded && Device::HasRunners())
+      bound = std::max<int64_t>(0, timeout_ns - (NowNanoseconds() - begin));
     const Step step = RunOne(bound);
     if (step == Step::kRan) continue;
     if (step == Step::kParked && waits_for_) {
@@ -383,8 +391,8 @@ bool Stream::SleepUntilProgress(uint64_t target, int64_t begin, int64_t timeout_
   return in_time;
 }
 
-// Runs Plans of the streams that this one waits for, directly or through others. True when any ran, or there is no
-// need to.
+// Runs Plans of the streams that this one waits for, directly or through others. True when any ran, or there
+// is no need to.
 bool Stream::HelpOthers(int64_t bound_ns) {
   Ref<Fence> fence;
   {
@@ -416,26 +424,29 @@ std::string Stream::DescribeHead() {
   std::lock_guard<SpinLock> lock(lock_);
   if (count_ == 0) return running_ ? "its last operation is running" : "it is idle";
   const Plan& head = *queue_[head_];
-  if (running_) return fmt::format("an operation is running, {} ({}) is next of {}", head.name, DescribeOperands(head), count_);
+  if (running_)
+    return fmt::format("an operation is running, {} ({}) is next of {}", head.name, DescribeOperands(head),
+                       count_);
   if (parked_ && head.kind == PlanKind::kHostCallback)
     return fmt::format("{} has not returned ({} operations are queued)", head.name, count_);
   if (parked_) {
     const Stream* other = waits_for_ ? waits_for_->stream.get() : nullptr;
-    return fmt::format("it waits for an event of stream {} ({} operations are queued)", other ? other->id() : 0, count_);
+    return fmt::format("it waits for an event of stream {} ({} operations are queued)",
+                       other ? other->id() : 0, count_);
   }
   return fmt::format("{} ({}) is next of {}", head.name, DescribeOperands(head), count_);
 }
 
 void Stream::ReportLongWait(int64_t waited_ns) {
-  Log(LogLevel::kWarning, "a thread has waited {} s for stream {} of device {}: {}", waited_ns / 1000000000, id_,
-      device_->index(), DescribeHead());
+  Log(LogLevel::kWarning, "a thread has waited {} s for stream {} of device {}: {}", waited_ns / 1000000000,
+      id_, device_->index(), DescribeHead());
 }
 
 void Stream::Abort() {
   std::vector<Plan*> dropped;
   lock_.lock();
-  // A callback that was handed out stays at the head until it returns. A wait passes without its event, unless the
-  // event is being reached just now: then Unpark() is on its way and the wait stays for it.
+  // A callback that was handed out stays at the head until it returns. A wait passes without its event,
+  // unless the event is being reached just now: then Unpark() is on its way and the wait stays for it.
   size_t keep = parked_ ? 1 : 0;
   if (waits_for_ && waits_for_->Leave(this)) {
     parked_ = false;

@@ -3,8 +3,8 @@
 //   - on a thread that waits for the stream, or for one that depends on it;
 //   - otherwise on one of the device's runners.
 //
-// Invariant, under lock_: when the head of the queue can run and no one runs it, the stream is on its device's ready
-// list, or a thread that waits for it without a deadline (helpers_) is about to look at it.
+// Invariant, under lock_: when the head of the queue can run and no one runs it, the stream is on its
+// device's ready list, or a thread that waits for it without a deadline (helpers_) is about to look at it.
 #pragma once
 
 #include <atomic>
@@ -24,8 +24,8 @@ namespace anycann {
 
 class Capture;
 
-// Queues `plan` on the client's stream (nullptr: the default stream of the current context) and takes over one
-// reference to it. An operator's own failure isn't returned here: it stays with the stream.
+// Queues `plan` on the client's stream (nullptr: the default stream of the current context) and takes over
+// one reference to it. An operator's own failure isn't returned here: it stays with the stream.
 ANYCANN_API Status Enqueue(void* stream, Plan* plan);
 
 class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
@@ -42,8 +42,8 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   // As one: the Plans of a replayed graph. Takes over a reference to each.
   Status SubmitAll(Plan* const* plans, size_t count);
 
-  // Waits until all that was submitted has run; runs it on the calling thread where it can. Returns the stream's
-  // error once, or kRtStreamSyncTimeout.
+  // Waits until all that was submitted has run; runs it on the calling thread where it can. Returns the
+  // stream's error once, or kRtStreamSyncTimeout.
   Status Synchronize(int64_t timeout_ns);
   Status WaitFor(uint64_t sequence, int64_t timeout_ns);
   // The same without the error: false when the time is over or the wait can't end.
@@ -63,12 +63,13 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   void set_stops_on_failure(bool on) { stops_on_failure_ = on; }
   Capture* capture() const { return capture_.load(std::memory_order_acquire); }
   void set_capture(Capture* capture) { capture_.store(capture, std::memory_order_release); }
-  std::atomic<uint32_t> overflow_switch{0};
+  // Kept for the client, without effect here.
+  std::atomic<uint32_t> overflow_switch{0}, custom_tag{0}, cache_op_info{0};
 
   // Of the runtime's other parts.
-  void RunReady(int plans);           // a runner, for a stream from the ready list
-  void Unpark();                      // a fence is reached, or a callback has ended
-  void FinishCallback(Status status); // the callback at the head has run: it is done
+  void RunReady(int plans);            // a runner, for a stream from the ready list
+  void Unpark();                       // a fence is reached, or a callback has ended
+  void FinishCallback(Status status);  // the callback at the head has run: it is done
   void KeepError(const Plan* plan, Status status);
 
  private:
@@ -79,16 +80,16 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   Stream() = default;
   ~Stream();
 
-  bool Push(Plan* plan);                  // lock held; false when memory is exhausted
-  void Pop();                             // lock held
-  Step RunOne(int64_t bound_ns);          // lock held on entry and exit, not in between
-  Step StartHead(Plan* plan);             // lock held
-  bool PassesWait(Plan* plan);            // lock held
+  bool Push(Plan* plan);          // lock held; false when memory is exhausted
+  void Pop();                     // lock held
+  Step RunOne(int64_t bound_ns);  // lock held on entry and exit, not in between
+  Step StartHead(Plan* plan);     // lock held
+  bool PassesWait(Plan* plan);    // lock held
   void Execute(Plan* plan);
-  void Finished();                        // lock held; wakes those whose target is reached
-  void UnlockAndHandOn();                 // lock held on entry: restores the invariant
-  void WakeSleepers();                    // lock held on entry and exit
-  bool HelpOthers(int64_t bound_ns);      // lock not held; the stream is parked on a fence
+  void Finished();                    // lock held; wakes those whose target is reached
+  void UnlockAndHandOn();             // lock held on entry: restores the invariant
+  void WakeSleepers();                // lock held on entry and exit
+  bool HelpOthers(int64_t bound_ns);  // lock not held; the stream is parked on a fence
   bool SleepUntilProgress(uint64_t target, int64_t begin, int64_t timeout_ns, int64_t* report_at);
   Status TimedOut(int64_t timeout_ns);
   void ReportLongWait(int64_t waited_ns);
@@ -104,7 +105,7 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   std::atomic<uint64_t> completed_{0};
   std::atomic<uint32_t> progress_{0};  // sleeping waiters wait on it
 
-  SpinLock lock_;  // all below
+  SpinLock lock_;           // all below
   bool running_ = false;    // someone runs the Plan that was the head
   bool scheduled_ = false;  // on the device's ready list
   bool parked_ = false;     // the head waits for a fence or a callback
@@ -114,7 +115,7 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   uint64_t submitted_ = 0;
   Plan** queue_ = nullptr;  // ring, capacity_ a power of two
   size_t head_ = 0, count_ = 0, capacity_ = 0;
-  Ref<Fence> waits_for_;    // while parked on a fence
+  Ref<Fence> waits_for_;  // while parked on a fence
   Stream* next_parked_ = nullptr;
   Status error_;
 };

@@ -1,4 +1,5 @@
-// Trace: ANYCANN_TRACE=FILE writes each Plan that runs to a Chrome/Perfetto JSON file. Costs one load when off.
+// Trace: ANYCANN_TRACE=FILE writes each Plan that runs to a Chrome/Perfetto JSON file. Costs one load when
+// off.
 #pragma once
 
 #include <atomic>
