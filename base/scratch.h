@@ -15,7 +15,8 @@ class Scratch {
     if (n < 0 || __builtin_mul_overflow(n, static_cast<int64_t>(sizeof(T)), &bytes) ||
         bytes > std::numeric_limits<int64_t>::max() - 64)
       return;
-    p_ = static_cast<T*>(std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64 + (bytes == 0) * 64)));
+    p_ = static_cast<T*>(
+        std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64 + (bytes == 0) * 64)));
   }
   Scratch(const Scratch&) = delete;
   ~Scratch() { std::free(p_); }

@@ -10,13 +10,14 @@
 namespace anycann {
 namespace {
 
-constexpr int64_t kBatch = 512;           // accumulators of one unit: outputs of a row batch, columns of a tile
-constexpr int64_t kBuffer = 32768;        // bytes of a thread's gather and conversion buffers
-constexpr int64_t kMaxAcc = 64;           // bytes
+constexpr int64_t kBatch = 512;     // accumulators of one unit: outputs of a row batch, columns of a tile
+constexpr int64_t kBuffer = 32768;  // bytes of a thread's gather and conversion buffers
+constexpr int64_t kMaxAcc = 64;     // bytes
 constexpr int64_t kUnitElements = 32768;  // input elements below which a unit isn't cut further
 constexpr int64_t kUnits = 128;           // enough units for any machine's cores
 constexpr int64_t kShortRun = 64;         // contiguous runs shorter than this are gathered several at a time
-constexpr int64_t kFewReduced = 16;       // reductions this short go through columns even where rows are contiguous
+constexpr int64_t kFewReduced =
+    16;  // reductions this short go through columns even where rows are contiguous
 
 // The kept and the reduced dimensions, slowest first, adjacent ones merged; at least one of each.
 struct Dims {
@@ -38,8 +39,10 @@ void SortAndMergeKept(Dims& d) {
   for (int i = 1; i < d.kept_rank; ++i) {
     bool merge = d.kept_in[r] == d.kept_in[i] * d.kept[i];
     for (const auto& o : d.kept_out) merge &= o[r] == o[i] * d.kept[i];
-    if (merge) d.kept[r] *= d.kept[i];
-    else d.kept[++r] = d.kept[i];
+    if (merge)
+      d.kept[r] *= d.kept[i];
+    else
+      d.kept[++r] = d.kept[i];
     d.kept_in[r] = d.kept_in[i];
     for (auto& o : d.kept_out) o[r] = o[i];
   }
@@ -55,8 +58,10 @@ void SortAndMergeReduced(Dims& d, bool ordered) {
       }
   int r = 0;
   for (int i = 1; i < d.reduced_rank; ++i) {
-    if (d.reduced_in[r] == d.reduced_in[i] * d.reduced[i]) d.reduced[r] *= d.reduced[i];
-    else d.reduced[++r] = d.reduced[i];
+    if (d.reduced_in[r] == d.reduced_in[i] * d.reduced[i])
+      d.reduced[r] *= d.reduced[i];
+    else
+      d.reduced[++r] = d.reduced[i];
     d.reduced_in[r] = d.reduced_in[i];
   }
   if (d.reduced_rank > 0) d.reduced_rank = r + 1;
@@ -106,8 +111,13 @@ class Job {
  public:
   Job(const Reducer& reducer, std::span<const TensorView> outputs, const TensorView& in, uint32_t mask,
       const void* params)
-      : r_(reducer), d_(MakeDims(outputs, in, mask, reducer.ordered)), in_(in.bytes()), storage_(in.dtype),
-        size_(SizeOf(in.dtype)), params_(params), convert_(in.dtype != reducer.in_type),
+      : r_(reducer),
+        d_(MakeDims(outputs, in, mask, reducer.ordered)),
+        in_(in.bytes()),
+        storage_(in.dtype),
+        size_(SizeOf(in.dtype)),
+        params_(params),
+        convert_(in.dtype != reducer.in_type),
         step_(SizeOf(reducer.in_type)) {
     for (int k = 0; k < r_.outputs; ++k) {
       out_[k] = outputs[k].bytes();
@@ -174,7 +184,8 @@ class Job {
     if (columns_) {
       FoldColumns(acc, base, n, begin, end, buffers);
     } else {
-      for (int64_t i = 0; i < n; ++i) FoldRow(acc + i * r_.acc_bytes, base + i * stride * size_, begin, end, buffers);
+      for (int64_t i = 0; i < n; ++i)
+        FoldRow(acc + i * r_.acc_bytes, base + i * stride * size_, begin, end, buffers);
     }
   }
 
@@ -216,7 +227,8 @@ class Job {
   // Rows [begin, end) of `cols` neighbouring outputs.
   void FoldColumns(char* acc, const char* base, int64_t cols, int64_t begin, int64_t end, Buffers& b) const {
     const int last = d_.reduced_rank - 1;
-    const int64_t length = d_.reduced[last], stride = d_.reduced_in[last], kept_stride = d_.kept_in[d_.kept_rank - 1];
+    const int64_t length = d_.reduced[last], stride = d_.reduced_in[last],
+                  kept_stride = d_.kept_in[d_.kept_rank - 1];
     const bool straight = kept_stride == 1 && !convert_;
     const int64_t room = std::max<int64_t>(1, kBuffer / (std::max(size_, step_) * cols));
     while (begin < end) {
@@ -268,7 +280,8 @@ class Job {
     const int64_t batch = columns_ ? std::min(kBatch, inner_) : 1;
     const int64_t per_run = (inner_ + batch - 1) / batch, lines = d_.kept_count / inner_ * per_run;
     Scratch<char> accs(lines * pieces * batch * r_.acc_bytes);
-    if (!accs) return Error(kInner, "out of memory for {} partial results of a reduction", lines * pieces * batch);
+    if (!accs)
+      return Error(kInner, "out of memory for {} partial results of a reduction", lines * pieces * batch);
     const auto acc_of = [&](int64_t line, int64_t piece) {
       return accs.get() + (line * pieces + piece) * batch * r_.acc_bytes;
     };
@@ -283,7 +296,8 @@ class Job {
     });
     for (int64_t line = 0; line < lines; ++line) {
       const int64_t first = line % per_run * batch, n = std::min(batch, inner_ - first);
-      for (int64_t piece = 1; piece < pieces; ++piece) r_.merge(acc_of(line, 0), acc_of(line, piece), n, params_);
+      for (int64_t piece = 1; piece < pieces; ++piece)
+        r_.merge(acc_of(line, 0), acc_of(line, piece), n, params_);
       Store(acc_of(line, 0), line / per_run, first, n);
     }
     return Status();
@@ -320,8 +334,8 @@ TensorView KeepDims(const TensorView& out, int rank, uint32_t mask) {
   return v;
 }
 
-Status RunReduce(const Reducer& reducer, std::span<const TensorView> outputs, const TensorView& in, uint32_t mask,
-                 const void* params) {
+Status RunReduce(const Reducer& reducer, std::span<const TensorView> outputs, const TensorView& in,
+                 uint32_t mask, const void* params) {
   if (outputs[0].empty()) return Status();
   return Job(reducer, outputs, in, mask, params).Run();
 }

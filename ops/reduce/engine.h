@@ -1,9 +1,11 @@
-// The reduction engine: folds any set of dimensions of one tensor into accumulators, for any strides and types.
+// The reduction engine: folds any set of dimensions of one tensor into accumulators, for any strides and
+// types.
 //
-// An operator gives a Reducer: how to start an accumulator, fold contiguous values into one (a row) or fold rows into
-// many (columns), merge two and turn them into results. The engine chooses between rows (the fastest dimension is
-// reduced) and columns (it is kept), gathers and converts what isn't contiguous in the compute type, and cuts long
-// reductions into pieces. The cut depends on the shape alone, so results don't depend on the number of threads.
+// An operator gives a Reducer: how to start an accumulator, fold contiguous values into one (a row) or fold
+// rows into many (columns), merge two and turn them into results. The engine chooses between rows (the
+// fastest dimension is reduced) and columns (it is kept), gathers and converts what isn't contiguous in the
+// compute type, and cuts long reductions into pieces. The cut depends on the shape alone, so results don't
+// depend on the number of threads.
 #pragma once
 
 #include <cstdint>
@@ -17,27 +19,30 @@ namespace anycann {
 
 inline constexpr int kMaxReduceOutputs = 2;
 
-// Accumulators are trivially copyable. `first` is the row-major index, among the reduced elements, of the first value
-// given; rows come in ascending order, and merge(acc, other) gets the accumulator of later values as `other`.
+// Accumulators are trivially copyable. `first` is the row-major index, among the reduced elements, of the
+// first value given; rows come in ascending order, and merge(acc, other) gets the accumulator of later values
+// as `other`.
 struct Reducer {
   DType in_type;  // what row and columns read; other types are converted
   int outputs = 1;
   DType out_types[kMaxReduceOutputs];
   int64_t acc_bytes;
-  bool ordered = false;  // needs `first` and the ascending order; otherwise dimensions may be visited in any order
+  bool ordered =
+      false;  // needs `first` and the ascending order; otherwise dimensions may be visited in any order
   void (*init)(void* acc, int64_t n, const void* params);
   void (*row)(void* acc, const void* x, int64_t n, int64_t first, const void* params);
   // acc[j] folds x[i * ld + j] for i in [0, rows), j in [0, cols)
-  void (*columns)(void* acc, const void* x, int64_t ld, int64_t rows, int64_t cols, int64_t first, const void* params);
+  void (*columns)(void* acc, const void* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
+                  const void* params);
   void (*merge)(void* acc, const void* other, int64_t n, const void* params);
   // out[k][j] = result of acc[j] for j in [0, n); `count`: how many values each accumulator folded
   void (*finish)(void* const* out, const void* acc, int64_t n, int64_t count, const void* params);
 };
 
-// Bit i of `mask`: dimension i of `in` is reduced. `outputs` have in's rank, with size 1 in reduced dimensions
-// (KeepDims makes them so). Fails only when memory is exhausted.
-Status RunReduce(const Reducer& reducer, std::span<const TensorView> outputs, const TensorView& in, uint32_t mask,
-                 const void* params);
+// Bit i of `mask`: dimension i of `in` is reduced. `outputs` have in's rank, with size 1 in reduced
+// dimensions (KeepDims makes them so). Fails only when memory is exhausted.
+Status RunReduce(const Reducer& reducer, std::span<const TensorView> outputs, const TensorView& in,
+                 uint32_t mask, const void* params);
 
 // `out`, whose reduced dimensions were removed, as a view with them of size 1.
 TensorView KeepDims(const TensorView& out, int rank, uint32_t mask);
@@ -46,10 +51,10 @@ TensorView KeepDims(const TensorView& out, int rank, uint32_t mask);
 //   using In, Acc, Out (and Out2 for a second output);
 //   Acc Init() const;
 //   void Row(Acc& acc, const In* x, int64_t n, int64_t first) const;
-//   void Columns(Acc* acc, const In* x, int64_t ld, int64_t rows, int64_t cols, int64_t first) const;   // optional
-//   void Merge(Acc& acc, const Acc& later) const;
-//   Out Finish(const Acc& acc, int64_t count) const;   // with Out2: void Finish(acc, count, Out*, Out2*)
-//   static constexpr bool kOrdered = true;             // optional
+//   void Columns(Acc* acc, const In* x, int64_t ld, int64_t rows, int64_t cols, int64_t first) const;   //
+//   optional void Merge(Acc& acc, const Acc& later) const; Out Finish(const Acc& acc, int64_t count) const;
+//   // with Out2: void Finish(acc, count, Out*, Out2*) static constexpr bool kOrdered = true;             //
+//   optional
 template <class R>
 const Reducer* ReducerOf() {
   using In = typename R::In;
@@ -68,7 +73,8 @@ const Reducer* ReducerOf() {
     t.row = [](void* acc, const void* x, int64_t n, int64_t first, const void* p) {
       static_cast<const R*>(p)->Row(*static_cast<Acc*>(acc), static_cast<const In*>(x), n, first);
     };
-    t.columns = [](void* acc, const void* x, int64_t ld, int64_t rows, int64_t cols, int64_t first, const void* p) {
+    t.columns = [](void* acc, const void* x, int64_t ld, int64_t rows, int64_t cols, int64_t first,
+                   const void* p) {
       const R& r = *static_cast<const R*>(p);
       Acc* a = static_cast<Acc*>(acc);
       const In* in = static_cast<const In*>(x);

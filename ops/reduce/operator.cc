@@ -24,13 +24,15 @@ Status ReducedDim(const Call& call, int64_t dim, int rank, const char* name, uin
   return Status();
 }
 
-Status RequireReducedShape(const Call& call, const aclTensor* self, uint32_t mask, bool keepdim, const aclTensor* out,
-                           const char* name) {
+Status RequireReducedShape(const Call& call, const aclTensor* self, uint32_t mask, bool keepdim,
+                           const aclTensor* out, const char* name) {
   int64_t dims[kMaxRank];
   int rank = 0;
   for (int i = 0; i < self->view.rank; ++i) {
-    if (!(mask >> i & 1)) dims[rank++] = self->view.dims[i];
-    else if (keepdim) dims[rank++] = 1;
+    if (!(mask >> i & 1))
+      dims[rank++] = self->view.dims[i];
+    else if (keepdim)
+      dims[rank++] = 1;
   }
   return call.RequireShape(out, name, dims, rank);
 }

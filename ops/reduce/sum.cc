@@ -11,7 +11,8 @@ namespace {
 // The type that adds: float32 in blocks that meet in float64, integers in int64.
 template <class T>
 struct SumOf {
-  using type = std::conditional_t<std::is_integral_v<T>, int64_t, std::conditional_t<std::is_same_v<T, float>, double, T>>;
+  using type = std::conditional_t<std::is_integral_v<T>, int64_t,
+                                  std::conditional_t<std::is_same_v<T, float>, double, T>>;
 };
 template <>
 struct SumOf<Complex64> {
@@ -20,11 +21,14 @@ struct SumOf<Complex64> {
 
 template <bool skip_nan, class V>
 inline V Term(V x) {
-  if constexpr (skip_nan) return x == x ? x : V{};
-  else return x;
+  if constexpr (skip_nan)
+    return x == x ? x : V{};
+  else
+    return x;
 }
 
-constexpr int64_t kSumBlock = 4096;  // values that are added in T before they meet the accumulator: 64 per lane
+constexpr int64_t kSumBlock =
+    4096;  // values that are added in T before they meet the accumulator: 64 per lane
 
 template <class T, bool skip_nan>
 inline typename SumOf<T>::type SumBlock(const T* x, int64_t n) {
@@ -54,14 +58,16 @@ struct SumFold {
   Acc Init() const { return Acc(0); }
   void Row(Acc& acc, const T* x, int64_t n, int64_t) const {
     if constexpr (std::is_floating_point_v<T>) {
-      for (int64_t i = 0; i < n; i += kSumBlock) acc += SumBlock<T, skip_nan>(x + i, std::min(kSumBlock, n - i));
+      for (int64_t i = 0; i < n; i += kSumBlock)
+        acc += SumBlock<T, skip_nan>(x + i, std::min(kSumBlock, n - i));
     } else {
       Acc sum(0);
       for (int64_t i = 0; i < n; ++i) sum += static_cast<Acc>(x[i]);
       acc += sum;
     }
   }
-  void Columns(Acc* __restrict acc, const T* __restrict x, int64_t ld, int64_t rows, int64_t cols, int64_t) const {
+  void Columns(Acc* __restrict acc, const T* __restrict x, int64_t ld, int64_t rows, int64_t cols,
+               int64_t) const {
     if constexpr (std::is_floating_point_v<T>) {
       alignas(64) T part[512];
       for (int64_t begin = 0; begin < rows; begin += 128) {
@@ -69,9 +75,10 @@ struct SumFold {
         int64_t i = begin;
         for (int64_t j = 0; j < cols; ++j) part[j] = 0;
         for (; i + 4 <= end; i += 4) {
-          const T *__restrict a = x + i * ld, *__restrict b = a + ld, *__restrict c = b + ld, *__restrict d = c + ld;
+          const T* __restrict a = x + i * ld, * __restrict b = a + ld, * __restrict c = b + ld, * __restrict d = c + ld;
           for (int64_t j = 0; j < cols; ++j)
-            part[j] += (Term<skip_nan>(a[j]) + Term<skip_nan>(b[j])) + (Term<skip_nan>(c[j]) + Term<skip_nan>(d[j]));
+            part[j] +=
+                (Term<skip_nan>(a[j]) + Term<skip_nan>(b[j])) + (Term<skip_nan>(c[j]) + Term<skip_nan>(d[j]));
         }
         for (; i < end; ++i)
           for (int64_t j = 0; j < cols; ++j) part[j] += Term<skip_nan>(x[i * ld + j]);
@@ -91,8 +98,10 @@ struct MeanFold : SumFold<T> {
   using Acc = typename SumFold<T>::Acc;
   using Out = Acc;
   Out Finish(const Acc& acc, int64_t count) const {
-    if constexpr (std::is_same_v<Acc, Complex128>) return acc / static_cast<double>(count);
-    else return acc / static_cast<Acc>(count);
+    if constexpr (std::is_same_v<Acc, Complex128>)
+      return acc / static_cast<double>(count);
+    else
+      return acc / static_cast<Acc>(count);
   }
 };
 
@@ -103,41 +112,19 @@ struct LogSumFold : SumFold<T> {
   Out Finish(const Acc& acc, int64_t) const { return std::log(acc); }
 };
 
-// Types that the sums are instantiated for; the engine converts others to them.
-constexpr DType SumInput(DType t) {
-  switch (ComputeType(t)) {
-    case DType::kBool: return DType::kUint8;
-    case DType::kInt8:
-    case DType::kInt16:
-    case DType::kUint16: return DType::kInt32;
-    case DType::kUint32:
-    case DType::kUint64: return DType::kInt64;
-    default: return ComputeType(t);
-  }
-}
-template <class F>
-bool VisitSum(DType t, F&& f) {
-  if (VisitCompute<kFloatingTypes>(t, f)) return true;
-  switch (t) {
-    case DType::kUint8: f(TypeTag<uint8_t>{}); return true;
-    case DType::kInt32: f(TypeTag<int32_t>{}); return true;
-    case DType::kInt64: f(TypeTag<int64_t>{}); return true;
-    default: return false;
-  }
-}
-
-// What a sum of `self` asked for as `dtype` reads: self's own type where no information is lost, dtype where torch
-// would convert first.
+// What a sum of `self` asked for as `dtype` reads: self's own type where no information is lost, dtype where
+// torch would convert first.
 DType SumType(DType self, DType dtype) {
-  if (IsComplex(dtype) || IsFloating(dtype)) return SumInput(IsInteger(self) || self == DType::kBool ? self : Promote(self, dtype));
+  if (IsComplex(dtype) || IsFloating(dtype))
+    return WideType(IsInteger(self) || self == DType::kBool ? self : Promote(self, dtype));
   if (IsFloating(self) || IsComplex(self)) return DType::kInt64;
-  return SumInput(self);
+  return WideType(self);
 }
 
 template <template <class> class R>
 Status LaunchSum(Call& call, const Arg& self, uint32_t mask, const aclTensor* out, DType read) {
   Status status;
-  if (!VisitSum(read, [&](auto tag) {
+  if (!VisitWide<kFloatingTypes>(read, [&](auto tag) {
         status = LaunchReduce(call, self, mask, {out}, R<typename decltype(tag)::type>{});
       }))
     return Unsupported(call, self.view.dtype);
@@ -151,19 +138,21 @@ Status RequireFloating(const Call& call, DType dtype, const char* name) {
   return call.Invalid("{} is {}, expected a floating or complex type", name, Name(dtype));
 }
 
-Status MeanOver(Call& call, const aclTensor* self, uint32_t mask, bool keepdim, DType dtype, const aclTensor* out) {
+Status MeanOver(Call& call, const aclTensor* self, uint32_t mask, bool keepdim, DType dtype,
+                const aclTensor* out) {
   RETURN_IF_ERROR(RequireFloating(call, dtype, "dtype"));
   RETURN_IF_ERROR(RequireReducedShape(call, self, mask, keepdim, out, "out"));
   RETURN_IF_ERROR(call.RequireCastable(dtype, out, "out"));
   const DType self_type = self->view.dtype;
-  const DType read = ComputeType(Promote(IsInteger(self_type) || self_type == DType::kBool ? DType::kBool : self_type, dtype));
+  const DType read = ComputeType(
+      Promote(IsInteger(self_type) || self_type == DType::kBool ? DType::kBool : self_type, dtype));
   return LaunchSum<MeanFold>(call, In(self), mask, out, read);
 }
 
 }  // namespace
 
-Status aclnn::ReduceSum(Call& call, const aclTensor* self, const aclIntArray* dims, bool keepDims, aclDataType dtype,
-                        aclTensor* out) {
+Status aclnn::ReduceSum(Call& call, const aclTensor* self, const aclIntArray* dims, bool keepDims,
+                        aclDataType dtype, aclTensor* out) {
   uint32_t mask;
   RETURN_IF_ERROR(ReducedDims(call, dims, self->view.rank, "dims", &mask));
   RETURN_IF_ERROR(RequireReducedShape(call, self, mask, keepDims, out, "out"));
@@ -172,8 +161,8 @@ Status aclnn::ReduceSum(Call& call, const aclTensor* self, const aclIntArray* di
   return LaunchSum<PlainSum>(call, In(self), mask, out, SumType(self->view.dtype, to));
 }
 
-Status aclnn::ReduceNansum(Call& call, const aclTensor* self, const aclIntArray* dim, bool keepDim, aclDataType dtype,
-                           aclTensor* out) {
+Status aclnn::ReduceNansum(Call& call, const aclTensor* self, const aclIntArray* dim, bool keepDim,
+                           aclDataType dtype, aclTensor* out) {
   uint32_t mask;
   RETURN_IF_ERROR(ReducedDims(call, dim, self->view.rank, "dim", &mask));
   RETURN_IF_ERROR(RequireReducedShape(call, self, mask, keepDim, out, "out"));
@@ -191,8 +180,8 @@ Status aclnn::Mean(Call& call, const aclTensor* self, const aclIntArray* dim, bo
   RETURN_IF_ERROR(ReducedDims(call, dim, self->view.rank, "dim", &mask));
   return MeanOver(call, self, mask, keepDim, static_cast<DType>(dtype), out);
 }
-Status aclnn::MeanV2(Call& call, const aclTensor* self, const aclIntArray* dim, bool keepDim, bool noopWithEmptyAxes,
-                     aclTensor* out) {
+Status aclnn::MeanV2(Call& call, const aclTensor* self, const aclIntArray* dim, bool keepDim,
+                     bool noopWithEmptyAxes, aclTensor* out) {
   uint32_t mask;
   RETURN_IF_ERROR(ReducedDims(call, dim, self->view.rank, "dim", &mask));
   if (noopWithEmptyAxes && dim->size == 0) mask = 0;
