@@ -1,0 +1,34 @@
+// Positions: index tensors turned into a table of element offsets, checked and wrapped. Every operator that takes
+// indices reads them here.
+#pragma once
+
+#include <span>
+
+#include "base/status.h"
+#include "base/tensor_view.h"
+#include "ops/operand.h"
+
+namespace anycann {
+
+// One index tensor: what it indexes. `view` is expanded to the common shape of the call.
+struct IndexOperand {
+  TensorView view;
+  int dim;         // for messages
+  int64_t size;    // of that dimension: valid indices are [0, size), and [-size, 0) when negative ones wrap
+  int64_t stride;  // of that dimension, in elements
+};
+
+// True for the types that an index may have.
+constexpr bool IsIndexType(DType t) { return IsInteger(t); }
+
+// offsets[p] = sum over the operands of index * stride, for every position p of the common shape, row-major.
+// The error names the first bad position: "aclnnIndex: index 7 at position 3 is out of range for dimension 0 of size 5".
+// With `skip` >= 0 an index of that value gives the offset -1 (padding); only for a single operand.
+Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap, Buffer<int64_t>* offsets,
+                        int64_t skip = -1);
+
+// The same for one index tensor, without a stride: the indices as int64, wrapped and checked.
+Status ResolveIndices(const char* op, const TensorView& index, int dim, int64_t size, bool wrap,
+                      Buffer<int64_t>* indices);
+
+}  // namespace anycann
