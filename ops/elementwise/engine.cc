@@ -14,10 +14,11 @@ namespace anycann {
 namespace {
 
 constexpr int kMaxOperands = kMaxElementwiseInputs + kMaxElementwiseOutputs;
-constexpr int64_t kBlock = 1024;  // elements: with 3 operands of 4 bytes 12 KiB of the 32 KiB L1
+constexpr int64_t kBlock = 1024;    // elements: with 3 operands of 4 bytes 12 KiB of the 32 KiB L1
 constexpr int64_t kShortRow = 128;  // rows shorter than this are gathered several to a block
 constexpr int64_t kMaxElement = 16;
-// Outputs beyond this many bytes are written past the caches: no read-for-ownership, a quarter less traffic for a+b.
+// Outputs beyond this many bytes are written past the caches: no read-for-ownership, a quarter less traffic
+// for a+b.
 constexpr int64_t kStreamBytes = int64_t{16} << 20;
 
 // The operands over one common set of dimensions, adjacent ones merged, the fastest last.
@@ -79,7 +80,8 @@ void Normalise(Loop& l) {
   }
 }
 
-Loop MakeLoop(const ElementwiseKernel& kernel, std::span<const TensorView> outputs, std::span<const TensorView> inputs) {
+Loop MakeLoop(const ElementwiseKernel& kernel, std::span<const TensorView> outputs,
+              std::span<const TensorView> inputs) {
   Loop l;
   l.count = static_cast<int>(outputs.size() + inputs.size());
   l.rank = outputs[0].rank;
@@ -149,7 +151,8 @@ void StreamCopy(char* dst, const char* src, int64_t n) {
   std::memcpy(dst, src, head);
   dst += head, src += head, n -= head;
   int64_t i = 0;
-  for (; i + 64 <= n; i += 64) _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + i), _mm512_loadu_si512(src + i));
+  for (; i + 64 <= n; i += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + i), _mm512_loadu_si512(src + i));
   std::memcpy(dst + i, src + i, n - i);
 #elif defined(__SSE2__)
   const int64_t head = std::min<int64_t>(n, -reinterpret_cast<intptr_t>(dst) & 15);
@@ -157,7 +160,8 @@ void StreamCopy(char* dst, const char* src, int64_t n) {
   dst += head, src += head, n -= head;
   int64_t i = 0;
   for (; i + 16 <= n; i += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i), _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
+    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
   std::memcpy(dst + i, src + i, n - i);
 #else
   std::memcpy(dst, src, n);
@@ -170,7 +174,8 @@ struct alignas(64) Buffer {
 
 class BlockRunner {
  public:
-  BlockRunner(const ElementwiseKernel& kernel, const Loop& l, const void* params) : kernel_(kernel), l_(l), params_(params) {
+  BlockRunner(const ElementwiseKernel& kernel, const Loop& l, const void* params)
+      : kernel_(kernel), l_(l), params_(params) {
     all_direct_ = true;
     for (int k = 0; k < l.count; ++k) {
       direct_[k] = l.dense[k] && l.storage[k] == l.compute[k];
@@ -188,7 +193,8 @@ class BlockRunner {
       Direct(begin, end - begin);
       return;
     }
-    // One thread's buffers: storage type and compute type of an operand share one, converted through a second.
+    // One thread's buffers: storage type and compute type of an operand share one, converted through a
+    // second.
     Buffer buffers[kMaxOperands], stage;
     const void* constant[kMaxOperands] = {};
     Position p;
@@ -216,16 +222,20 @@ class BlockRunner {
     const void* in[kMaxElementwiseInputs];
     for (int k = 0; k < l_.count; ++k) {
       char* address = l_.data[k] + begin * l_.size[k];
-      if (k < kernel_.outputs) out[k] = address;
-      else in[k - kernel_.outputs] = address;
+      if (k < kernel_.outputs)
+        out[k] = address;
+      else
+        in[k - kernel_.outputs] = address;
     }
     kernel_.loop(out, in, n, params_);
   }
 
-  void RunBlock(const Position& p, int64_t begin, int64_t n, Buffer* buffers, Buffer* stage, const void** constant) const {
+  void RunBlock(const Position& p, int64_t begin, int64_t n, Buffer* buffers, Buffer* stage,
+                const void** constant) const {
     void* out[kMaxElementwiseOutputs];
     const void* in[kMaxElementwiseInputs];
-    for (int k = kernel_.outputs; k < l_.count; ++k) in[k - kernel_.outputs] = Load(k, p, begin, n, buffers[k].bytes, stage, constant);
+    for (int k = kernel_.outputs; k < l_.count; ++k)
+      in[k - kernel_.outputs] = Load(k, p, begin, n, buffers[k].bytes, stage, constant);
     for (int k = 0; k < kernel_.outputs; ++k) out[k] = OutputAddress(k, p, n, buffers[k].bytes);
     kernel_.loop(out, in, n, params_);
     for (int k = 0; k < kernel_.outputs; ++k) Store(k, p, n, static_cast<char*>(out[k]), stage);
@@ -235,7 +245,8 @@ class BlockRunner {
     return l_.storage[k] == l_.compute[k] && l_.strides[k][l_.rank - 1] == 1 && n <= p.Left(l_);
   }
 
-  const void* Load(int k, const Position& p, int64_t begin, int64_t n, char* buffer, Buffer* stage, const void** constant) const {
+  const void* Load(int k, const Position& p, int64_t begin, int64_t n, char* buffer, Buffer* stage,
+                   const void** constant) const {
     if (direct_[k]) return l_.data[k] + begin * l_.size[k];
     if (RowDirect(k, p, n)) return p.Address(l_, k);
     if (l_.rank == 1 && l_.strides[k][0] == 0) {  // one value for all: converted once per thread

@@ -1,9 +1,9 @@
 // The elementwise engine: runs a contiguous inner loop over tensors of any strides, types and broadcasting.
 //
-// An operator gives a loop over contiguous elements of its compute types. The engine cuts the output into blocks that
-// fit the first-level cache and, per operand, either passes the tensor's own memory (contiguous, type equal) or a
-// buffer into which it gathered and converted. So one loop per compute type serves every storage type and layout, and
-// float16/bfloat16 are computed in float32 and rounded once.
+// An operator gives a loop over contiguous elements of its compute types. The engine cuts the output into
+// blocks that fit the first-level cache and, per operand, either passes the tensor's own memory (contiguous,
+// type equal) or a buffer into which it gathered and converted. So one loop per compute type serves every
+// storage type and layout, and float16/bfloat16 are computed in float32 and rounded once.
 #pragma once
 
 #include <cstdint>
@@ -17,8 +17,8 @@ namespace anycann {
 inline constexpr int kMaxElementwiseInputs = 8;
 inline constexpr int kMaxElementwiseOutputs = 4;
 
-// out[k][i] = f(in[0][i], in[1][i], ...; params) for i in [0, n), contiguous. An output may be the same memory as an
-// input (in place, same index); loops must read before they write each index.
+// out[k][i] = f(in[0][i], in[1][i], ...; params) for i in [0, n), contiguous. An output may be the same
+// memory as an input (in place, same index); loops must read before they write each index.
 using InnerLoop = void (*)(void* const* out, const void* const* in, int64_t n, const void* params);
 
 struct ElementwiseKernel {
@@ -29,8 +29,8 @@ struct ElementwiseKernel {
   double cost = 1;                          // rough nanoseconds per 8 elements, to choose the parallel grain
 };
 
-// All views must have the shape of outputs[0] (use BroadcastTo for inputs). An output may overlap an input only when
-// both are the same view. In parallel; results don't depend on the number of threads.
+// All views must have the shape of outputs[0] (use BroadcastTo for inputs). An output may overlap an input
+// only when both are the same view. In parallel; results don't depend on the number of threads.
 void RunElementwise(const ElementwiseKernel& kernel, std::span<const TensorView> outputs,
                     std::span<const TensorView> inputs, const void* params);
 inline void RunElementwise(const ElementwiseKernel& kernel, std::initializer_list<TensorView> outputs,

@@ -2,7 +2,8 @@
 
 namespace anycann {
 
-Status BroadcastInputs(Call& call, std::span<const aclTensor* const> inputs, const aclTensor* out, std::span<Arg> args) {
+Status BroadcastInputs(Call& call, std::span<const aclTensor* const> inputs, const aclTensor* out,
+                       std::span<Arg> args) {
   const TensorView& o = out->view;
   int64_t dims[kMaxRank];
   int rank = 0;
@@ -14,13 +15,37 @@ Status BroadcastInputs(Call& call, std::span<const aclTensor* const> inputs, con
     std::string shapes;
     for (const aclTensor* t : inputs) shapes += (shapes.empty() ? "" : ", ") + ShapeString(t->view);
     if (!match) return call.Invalid("the inputs' shapes {} can't be broadcast together", shapes);
-    return call.Invalid("out has shape {}, expected {} (inputs {})", ShapeString(o), ShapeString(dims, rank), shapes);
+    return call.Invalid("out has shape {}, expected {} (inputs {})", ShapeString(o), ShapeString(dims, rank),
+                        shapes);
   }
   for (size_t i = 0; i < inputs.size(); ++i) {
     args[i] = In(inputs[i]);
     BroadcastTo(inputs[i]->view, o.dims, o.rank, &args[i].view);
   }
   return Status();
+}
+
+Status LaunchElementwise(Call& call, std::span<const aclTensor* const> inputs,
+                         std::span<const aclTensor* const> outputs, const ElementwiseKernel& kernel,
+                         const ElementwiseParams& params) {
+  Arg args[kMaxElementwiseInputs + kMaxElementwiseOutputs];
+  const size_t count = inputs.size() + outputs.size();
+  RETURN_IF_ERROR(BroadcastInputs(call, inputs, outputs[0], std::span(args, inputs.size())));
+  const TensorView& o = outputs[0]->view;
+  if (o.empty()) return call.Nothing();
+  for (size_t i = 0; i < outputs.size(); ++i) args[inputs.size() + i] = Out(outputs[i]);
+  const double n = static_cast<double>(o.numel());
+  double bytes = 0;
+  for (size_t i = 0; i < count; ++i) bytes += n * static_cast<double>(SizeOf(args[i].view.dtype));
+  return call.Launch(std::span<const Arg>(args, count), Cost{n * kernel.cost, bytes},
+                     [kernel, params](const Run& t) -> Status {
+                       TensorView out[kMaxElementwiseOutputs], in[kMaxElementwiseInputs];
+                       for (int i = 0; i < kernel.inputs; ++i) in[i] = t[i];
+                       for (int i = 0; i < kernel.outputs; ++i) out[i] = t[kernel.inputs + i];
+                       RunElementwise(kernel, std::span<const TensorView>(out, kernel.outputs),
+                                      std::span<const TensorView>(in, kernel.inputs), params.bytes);
+                       return Status();
+                     });
 }
 
 }  // namespace anycann

@@ -7,13 +7,15 @@
 //     });
 //   }
 //
-// The maker is called with the tag of the compute type and returns the functor, with its attributes converted to that
-// type. The result type is the functor's.
+// The maker is called with the tag of the compute type and returns the functor, with its attributes converted
+// to that type. The result type is the functor's.
 #pragma once
 
 #include <algorithm>
+#include <cstring>
 #include <initializer_list>
 #include <span>
+#include <type_traits>
 #include <utility>
 
 #include "ops/call.h"
@@ -24,8 +26,8 @@ namespace anycann {
 
 // Sets of compute types.
 enum TypeSet : unsigned {
-  kFloatTypes = 1,    // float, double
-  kIntTypes = 2,      // the eight integers
+  kFloatTypes = 1,  // float, double
+  kIntTypes = 2,    // the eight integers
   kBoolType = 4,
   kComplexTypes = 8,  // complex64, complex128
   kRealTypes = kFloatTypes | kIntTypes,
@@ -67,6 +69,29 @@ bool VisitCompute(DType t, F&& f) {
   return false;
 }
 
+// r[i] = f(p[i]...). A functor that is fast only for ordinary arguments has also bool Hard(In...) const, true
+// for the others, and R Exact(In...) const: pieces that hold a hard argument are computed by Exact.
+template <class F, class R, class... In>
+void MapLoop(const F& f, R* r, int64_t n, const In*... p) {
+  if constexpr (requires { f.Hard(*p...); }) {
+    constexpr int64_t kPiece = 512;
+    for (int64_t start = 0; start < n; start += kPiece) {
+      const int64_t end = std::min(n, start + kPiece);
+      int hard = 0;
+      for (int64_t i = start; i < end; ++i) hard |= f.Hard(p[i]...) ? 1 : 0;
+      if (hard) {
+        for (int64_t i = start; i < end; ++i) r[i] = f.Exact(p[i]...);
+      } else {
+#pragma GCC ivdep
+        for (int64_t i = start; i < end; ++i) r[i] = f(p[i]...);
+      }
+    }
+  } else {
+#pragma GCC ivdep
+    for (int64_t i = 0; i < n; ++i) r[i] = f(p[i]...);
+  }
+}
+
 // The engine's description of a functor R operator()(In...) const.
 template <class F, class... In>
 ElementwiseKernel KernelOf(double cost) {
@@ -81,40 +106,42 @@ ElementwiseKernel KernelOf(double cost) {
   k.loop = [](void* const* out, const void* const* in, int64_t n, const void* params) {
     const F f = *static_cast<const F*>(params);
     R* r = static_cast<R*>(out[0]);
-    const auto run = [&](const In*... p) {
-#pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) r[i] = f(p[i]...);
-    };
-    [&]<size_t... I>(std::index_sequence<I...>) {
-      run(static_cast<const In*>(in[I])...);
-    }(std::index_sequence_for<In...>{});
+    [&]<size_t... I>(std::index_sequence<I...>) { MapLoop(f, r, n, static_cast<const In*>(in[I])...); }
+    (std::index_sequence_for<In...>{});
   };
   return k;
 }
 
-// Broadcasts the inputs to out's shape, which must be exactly their broadcast. `views` gets the expanded inputs.
+// Broadcasts the inputs to out's shape, which must be exactly their broadcast. `views` gets the expanded
+// inputs.
 ANYCANN_API Status BroadcastInputs(Call& call, std::span<const aclTensor* const> inputs, const aclTensor* out,
                                    std::span<Arg> args);
+
+// A functor's bytes, carried by a Plan.
+struct ElementwiseParams {
+  static constexpr size_t kSize = 64;
+  alignas(16) unsigned char bytes[kSize] = {};
+  ElementwiseParams() = default;
+  template <class F>
+  explicit ElementwiseParams(const F& f) {
+    static_assert(sizeof(F) <= kSize && alignof(F) <= 16 && std::is_trivially_copyable_v<F>);
+    std::memcpy(bytes, &f, sizeof(F));
+  }
+};
+
+// Launches `kernel` over inputs, broadcast to the outputs' shape. All outputs have outputs[0]'s shape, which
+// the caller has checked for those after the first.
+ANYCANN_API Status LaunchElementwise(Call& call, std::span<const aclTensor* const> inputs,
+                                     std::span<const aclTensor* const> outputs,
+                                     const ElementwiseKernel& kernel, const ElementwiseParams& params);
 
 // Launches functor f over inputs (broadcast to out's shape), each read as type In.
 template <class F, class... In>
 Status LaunchMap(Call& call, std::initializer_list<const aclTensor*> inputs, const aclTensor* out, const F& f,
                  double cost) {
-  constexpr size_t kInputs = sizeof...(In);
-  Arg args[kInputs + 1];
-  RETURN_IF_ERROR(BroadcastInputs(call, std::span(inputs.begin(), inputs.size()), out, std::span(args, kInputs)));
-  if (out->view.empty()) return call.Nothing();
-  args[kInputs] = Out(out);
-  double bytes = 0;
-  for (const Arg& a : args) bytes += static_cast<double>(out->view.numel() * SizeOf(a.view.dtype));
-  const ElementwiseKernel kernel = KernelOf<F, In...>(cost);
-  return call.Launch(std::span<const Arg>(args), Cost{static_cast<double>(out->view.numel()), bytes},
-                     [f, kernel](const Run& t) -> Status {
-                       TensorView in[kInputs];
-                       for (size_t i = 0; i < kInputs; ++i) in[i] = t[static_cast<int>(i)];
-                       RunElementwise(kernel, std::span(&t[kInputs], 1), std::span<const TensorView>(in, kInputs), &f);
-                       return Status();
-                     });
+  const aclTensor* outputs[] = {out};
+  return LaunchElementwise(call, std::span(inputs.begin(), inputs.size()), outputs, KernelOf<F, In...>(cost),
+                           ElementwiseParams(f));
 }
 
 // "aclnnExp: self has type bool, which is not supported"
@@ -123,7 +150,8 @@ inline Status Unsupported(Call& call, DType t) { return call.Invalid("type {} is
 // One, two or three tensors read in `compute`'s type; `make(TypeTag<T>)` gives the functor. `cost` as in
 // ElementwiseKernel: about 1 for arithmetic, 10 for a transcendental.
 template <unsigned set, class Make>
-Status MapUnary(Call& call, const aclTensor* a, const aclTensor* out, DType compute, Make make, double cost = 1) {
+Status MapUnary(Call& call, const aclTensor* a, const aclTensor* out, DType compute, Make make,
+                double cost = 1) {
   Status status;
   const bool known = VisitCompute<set>(compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -135,8 +163,8 @@ Status MapUnary(Call& call, const aclTensor* a, const aclTensor* out, DType comp
   return known ? status : Unsupported(call, compute);
 }
 template <unsigned set, class Make>
-Status MapBinary(Call& call, const aclTensor* a, const aclTensor* b, const aclTensor* out, DType compute, Make make,
-                 double cost = 1) {
+Status MapBinary(Call& call, const aclTensor* a, const aclTensor* b, const aclTensor* out, DType compute,
+                 Make make, double cost = 1) {
   Status status;
   const bool known = VisitCompute<set>(compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
@@ -148,8 +176,8 @@ Status MapBinary(Call& call, const aclTensor* a, const aclTensor* b, const aclTe
   return known ? status : Unsupported(call, compute);
 }
 template <unsigned set, class Make>
-Status MapTernary(Call& call, const aclTensor* a, const aclTensor* b, const aclTensor* c, const aclTensor* out,
-                  DType compute, Make make, double cost = 1) {
+Status MapTernary(Call& call, const aclTensor* a, const aclTensor* b, const aclTensor* c,
+                  const aclTensor* out, DType compute, Make make, double cost = 1) {
   Status status;
   const bool known = VisitCompute<set>(compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
