@@ -117,6 +117,10 @@ void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t
 }
 
 void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t size) {
+  if (stride == 1) {
+    std::memcpy(dst, src, static_cast<size_t>(n * size));
+    return;
+  }
   VisitSize(size, [&](auto x) {
     using T = decltype(x);
     const T* s = static_cast<const T*>(src);
@@ -131,6 +135,10 @@ void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t 
 }
 
 void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_t size) {
+  if (stride == 1) {
+    std::memcpy(dst, src, static_cast<size_t>(n * size));
+    return;
+  }
   VisitSize(size, [&](auto x) {
     using T = decltype(x);
     UnpackLoop(static_cast<T*>(dst), stride, static_cast<const T*>(src), n);

@@ -2,6 +2,8 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
+#include "base/vector_math.h"
+#include "ops/reduce/block_sum.h"
 #include "ops/reduce/extremum.h"
 #include "ops/reduce/operator.h"
 
@@ -24,10 +26,10 @@ struct LogSumExpFold {
       const int64_t m = std::min(kBlock, n - begin);
       const T max = ExtremumOf<Greater>(x + begin, m);
       const T shift = std::isinf(max) ? 0 : max;
-      double sum = 0;
+      alignas(64) T block[kBlock];
       if (max != -std::numeric_limits<T>::infinity())
-        for (int64_t i = begin; i < begin + m; ++i) sum += std::exp(x[i] - shift);
-      Merge(acc, {max, sum});
+        for (int64_t i = begin; i < begin + m; ++i) block[i - begin] = math::Exp(x[i] - shift);
+      Merge(acc, {max, max == -HUGE_VAL ? 0 : SumOfValues(block, m)});
     }
   }
   void Merge(Acc& acc, const Acc& later) const {

@@ -2,53 +2,11 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
-#include "ops/reduce/lanes.h"
+#include "ops/reduce/block_sum.h"
 #include "ops/reduce/operator.h"
 
 namespace anycann {
 namespace {
-
-// The type that adds: float32 in blocks that meet in float64, integers in int64.
-template <class T>
-struct SumOf {
-  using type = std::conditional_t<std::is_integral_v<T>, int64_t,
-                                  std::conditional_t<std::is_same_v<T, float>, double, T>>;
-};
-template <>
-struct SumOf<Complex64> {
-  using type = Complex128;
-};
-
-template <bool skip_nan, class V>
-inline V Term(V x) {
-  if constexpr (skip_nan)
-    return x == x ? x : V{};
-  else
-    return x;
-}
-
-constexpr int64_t kSumBlock =
-    4096;  // values that are added in T before they meet the accumulator: 64 per lane
-
-template <class T, bool skip_nan>
-inline typename SumOf<T>::type SumBlock(const T* x, int64_t n) {
-  using V = Lanes<T>;
-  constexpr int64_t w = sizeof(V) / sizeof(T);
-  V a{}, b{}, c{}, d{};
-  int64_t i = 0;
-  for (; i + 4 * w <= n; i += 4 * w) {
-    a += Term<skip_nan>(LoadLanes<V>(x + i));
-    b += Term<skip_nan>(LoadLanes<V>(x + i + w));
-    c += Term<skip_nan>(LoadLanes<V>(x + i + 2 * w));
-    d += Term<skip_nan>(LoadLanes<V>(x + i + 3 * w));
-  }
-  for (; i + w <= n; i += w) a += Term<skip_nan>(LoadLanes<V>(x + i));
-  a = (a + b) + (c + d);
-  typename SumOf<T>::type sum = 0;
-  for (int64_t k = 0; k < w; ++k) sum += a[k];
-  for (; i < n; ++i) sum += Term<skip_nan>(x[i]);
-  return sum;
-}
 
 template <class T, bool skip_nan = false>
 struct SumFold {
