@@ -1,5 +1,4 @@
 // anycann smi and npu-smi: the devices as the runtime reports them.
-#include <dlfcn.h>
 #include <fmt/format.h>
 
 #include <cstdlib>
@@ -8,6 +7,7 @@
 #include <string>
 
 #include "acl/acl.h"
+#include "base/level.h"
 #include "tools/anycann/command.h"
 
 namespace anycann::command {
@@ -29,14 +29,6 @@ std::string Processor() {
   return "unknown";
 }
 
-// The x86-64 level of the engine that the loader chose: the folder it lies in.
-std::string Level() {
-  Dl_info info;
-  void* f = dlsym(RTLD_DEFAULT, "anycann_level");
-  if (f != nullptr) return reinterpret_cast<const char* (*)()>(f)();
-  return dladdr(reinterpret_cast<void*>(&aclInit), &info) ? "default" : "unknown";
-}
-
 bool Query(Machine* m) {
   if (aclInit(nullptr) != ACL_SUCCESS) {
     const char* why = aclGetRecentErrMsg();
@@ -47,7 +39,7 @@ bool Query(Machine* m) {
   m->soc = soc ? soc : "unknown";
   m->version = ANYCANN_VERSION;
   m->processor = Processor();
-  m->level = Level();
+  m->level = anycann::EngineLevel();
   uint32_t count = 0;
   aclrtGetDeviceCount(&count);
   for (uint32_t i = 0; i < count; ++i) {

@@ -1,0 +1,7 @@
+#include "base/level.h"
+
+namespace anycann {
+
+const char* EngineLevel() { return ANYCANN_LEVEL; }
+
+}  // namespace anycann
