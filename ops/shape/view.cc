@@ -1,5 +1,5 @@
 // Copies of a rearranged view: Permute, Flip, Roll, Repeat, ChannelShuffle, Slice, StridedSlice, RepeatInterleave by a
-// number, Complex.
+// number.
 #include <algorithm>
 #include <vector>
 
