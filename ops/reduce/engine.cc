@@ -4,7 +4,7 @@
 #include <cstring>
 
 #include "base/parallel.h"
-#include "base/scratch.h"
+#include "base/scratch_array.h"
 #include "ops/convert.h"
 
 namespace anycann {
@@ -279,7 +279,7 @@ class Job {
     const int64_t length = (d_.reduced_count + pieces - 1) / pieces;
     const int64_t batch = columns_ ? std::min(kBatch, inner_) : 1;
     const int64_t per_run = (inner_ + batch - 1) / batch, lines = d_.kept_count / inner_ * per_run;
-    Scratch<char> accs(lines * pieces * batch * r_.acc_bytes);
+    ScratchArray<char> accs(lines * pieces * batch * r_.acc_bytes);
     if (!accs)
       return Error(kInner, "out of memory for {} partial results of a reduction", lines * pieces * batch);
     const auto acc_of = [&](int64_t line, int64_t piece) {

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "base/parallel.h"
-#include "base/scratch.h"
+#include "base/scratch_array.h"
 #include "ops/convert.h"
 
 namespace anycann {
@@ -65,7 +65,7 @@ class Job {
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kUnitNanoseconds / unit));
     std::atomic<bool> failed{false};
     ParallelFor(tiles, grain, [&](int64_t begin, int64_t end) {
-      Scratch<char> memory(BufferBytes());
+      ScratchArray<char> memory(BufferBytes());
       if (!memory) {
         failed.store(true, std::memory_order_relaxed);
         return;

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
-#include "base/scratch.h"
+#include "base/scratch_array.h"
 #include "ops/elementwise/engine.h"
 #include "ops/reduce/operator.h"
 
@@ -136,7 +136,7 @@ Status RunRenorm(const Reducer& table, const void* fold, InnerLoop loop, double 
   const TensorView &x = t[0], &out = t[1];
   int64_t shape[kMaxRank];
   for (int i = 0; i < x.rank; ++i) shape[i] = mask >> i & 1 ? 1 : x.dims[i];
-  Scratch<double> norms(x.numel());
+  ScratchArray<double> norms(x.numel());
   if (!norms) return Error(kInner, "aclnnRenorm: out of memory");
   TensorView norm = TensorView::Contiguous(norms.get(), DType::kDouble, shape, x.rank), spread;
   RETURN_IF_ERROR(RunReduce(table, {&norm, 1}, x, mask, fold));

@@ -1,4 +1,4 @@
-// Scratch: memory that a kernel needs while it runs, aligned to cache lines; false when there is none left.
+// ScratchArray: memory that a kernel needs while it runs, aligned to cache lines; false when there is none left.
 #pragma once
 
 #include <cstdint>
@@ -8,9 +8,9 @@
 namespace anycann {
 
 template <class T>
-class Scratch {
+class ScratchArray {
  public:
-  explicit Scratch(int64_t n) {
+  explicit ScratchArray(int64_t n) {
     int64_t bytes;
     if (n < 0 || __builtin_mul_overflow(n, static_cast<int64_t>(sizeof(T)), &bytes) ||
         bytes > std::numeric_limits<int64_t>::max() - 64)
@@ -18,8 +18,8 @@ class Scratch {
     p_ = static_cast<T*>(
         std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64 + (bytes == 0) * 64)));
   }
-  Scratch(const Scratch&) = delete;
-  ~Scratch() { std::free(p_); }
+  ScratchArray(const ScratchArray&) = delete;
+  ~ScratchArray() { std::free(p_); }
 
   explicit operator bool() const { return p_ != nullptr; }
   T* get() const { return p_; }
