@@ -71,6 +71,7 @@ class Doors:
                 if kind == "char" and fault != "null":
                     continue
                 if fault == "null" and contract.may_be_null(nullable, op, param):
+                    self.check_absent(op, kinds, [index])
                     continue
                 print(op.name, param.name, fault, flush=True)
                 handles = {i: self.make(k) for i, k in kinds.items()}
@@ -93,6 +94,22 @@ class Doors:
                 handles[index] = good
                 for i, k in kinds.items():
                     self.destroy(k, handles[i])
+        absent = [i for i in kinds if contract.may_be_null(nullable, op, op.params[i])]
+        if len(absent) > 1:
+            self.check_absent(op, kinds, absent)
+
+    def check_absent(self, op, kinds, absent):
+        """Parameters that may be null: any answer will do, an error with a sentence or an executor, but no crash."""
+        print(op.name, "absent", [op.params[i].name for i in absent], flush=True)
+        handles = {i: None if i in absent else self.make(k) for i, k in kinds.items()}
+        code, message, executor = self.call(op, handles)
+        if code != 0 and op.name not in message:
+            print(f"FAIL {op.name} without {[op.params[i].name for i in absent]}: {code}; {message!r}", flush=True)
+        if code == 0:
+            self.base.aclDestroyAclOpExecutor(ctypes.c_void_p(executor))
+        for i, k in kinds.items():
+            if handles[i] is not None:
+                self.destroy(k, handles[i])
 
 
 def main():
