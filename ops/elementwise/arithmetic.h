@@ -10,6 +10,7 @@
 #include <type_traits>
 
 #include "base/dtype.h"
+#include "base/vector_math.h"
 
 namespace anycann::arithmetic {
 
@@ -117,6 +118,36 @@ inline T RemFloor(T a, T b) {
     return r;
   else
     return b != 0 && r != 0 && (r < 0) != (b < 0) ? static_cast<T>(r + b) : r;
+}
+
+// Integer power by squaring. Negative exponents: 1 and -1 have a value, all else rounds to 0.
+template <class T>
+inline T IntegerPower(T base, T exponent) {
+  if constexpr (std::is_signed_v<T>) {
+    if (exponent < 0) {
+      if (base == 1) return 1;
+      if (base == -1) return exponent % 2 == 0 ? 1 : -1;
+      return 0;
+    }
+  }
+  T result = 1;
+  for (; exponent != 0; exponent = static_cast<T>(exponent >> 1)) {
+    if (exponent & 1) result = Mul(result, base);
+    base = Mul(base, base);
+  }
+  return result;
+}
+
+template <class T>
+inline T Pow(T a, T b) {
+  if constexpr (std::is_same_v<T, bool>)
+    return a || !b;
+  else if constexpr (std::is_integral_v<T>)
+    return IntegerPower(a, b);
+  else if constexpr (kIsComplex<T>)
+    return std::pow(a, b);
+  else
+    return math::Pow(a, b);
 }
 
 // Larger and smaller of two; a NaN wins.

@@ -305,9 +305,18 @@ void RunElementwise(const ElementwiseKernel& kernel, std::span<const TensorView>
   if (n == 0) return;
   const Loop l = MakeLoop(kernel, outputs, inputs);
   const BlockRunner run(kernel, l, params);
-  // About 20 us of work per piece: less does not pay for waking another thread.
-  const int64_t grain = std::max<int64_t>(kBlock, static_cast<int64_t>(160000 / std::max(kernel.cost, 0.25)));
-  ParallelFor(n, grain, run);
+  ParallelFor(n, ParallelGrain(kernel), run);
+}
+
+void RunElementwiseRange(const ElementwiseKernel& kernel, std::span<const TensorView> outputs,
+                         std::span<const TensorView> inputs, const void* params, int64_t begin, int64_t end) {
+  if (begin >= end) return;
+  const Loop l = MakeLoop(kernel, outputs, inputs);
+  BlockRunner(kernel, l, params)(begin, end);
+}
+
+int64_t ParallelGrain(const ElementwiseKernel& kernel) {
+  return std::max<int64_t>(kBlock, static_cast<int64_t>(160000 / std::max(kernel.cost, 0.25)));
 }
 
 }  // namespace anycann

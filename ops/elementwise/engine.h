@@ -39,4 +39,11 @@ inline void RunElementwise(const ElementwiseKernel& kernel, std::initializer_lis
                  std::span<const TensorView>(inputs.begin(), inputs.size()), params);
 }
 
+// The elements [begin, end) of the same, in the calling thread: for loops that are parallel over several tensors.
+void RunElementwiseRange(const ElementwiseKernel& kernel, std::span<const TensorView> outputs,
+                         std::span<const TensorView> inputs, const void* params, int64_t begin, int64_t end);
+
+// How many elements make a piece of work that pays for waking another thread, about 20 us.
+int64_t ParallelGrain(const ElementwiseKernel& kernel);
+
 }  // namespace anycann

@@ -8,49 +8,21 @@
 namespace anycann {
 namespace {
 
-// Integer power by squaring. Negative exponents: 1 and -1 have a value, all else rounds to 0.
-template <class T>
-T IntegerPower(T base, T exponent) {
-  if constexpr (std::is_signed_v<T>) {
-    if (exponent < 0) {
-      if (base == 1) return 1;
-      if (base == -1) return exponent % 2 == 0 ? 1 : -1;
-      return 0;
-    }
-  }
-  T result = 1;
-  for (; exponent != 0; exponent = static_cast<T>(exponent >> 1)) {
-    if (exponent & 1) result = arithmetic::Mul(result, base);
-    base = arithmetic::Mul(base, base);
-  }
-  return result;
-}
-
-template <class T>
-T PowerOf(T a, T b) {
-  if constexpr (std::is_same_v<T, bool>)
-    return a || !b;
-  else if constexpr (std::is_integral_v<T>)
-    return IntegerPower(a, b);
-  else if constexpr (arithmetic::kIsComplex<T>)
-    return std::pow(a, b);
-  else
-    return math::Pow(a, b);
-}
+using arithmetic::Pow;
 
 template <class T>
 struct Power {
-  T operator()(T a, T b) const { return PowerOf(a, b); }
+  T operator()(T a, T b) const { return Pow(a, b); }
 };
 template <class T>
 struct PowerOfConstant {
   T base;
-  T operator()(T b) const { return PowerOf(base, b); }
+  T operator()(T b) const { return Pow(base, b); }
 };
 template <class T>
 struct PowerByConstant {
   T exponent;
-  T operator()(T a) const { return PowerOf(a, exponent); }
+  T operator()(T a) const { return Pow(a, exponent); }
 };
 template <class T>
 struct PowerOfTwo {
