@@ -46,8 +46,12 @@ class Scalar:
 @functools.cache
 def libraries():
     directory = pathlib.Path(os.environ.get("ANYCANN_LIB64", ROOT / "build/dev/toolkit/lib64"))
-    return {name: ctypes.CDLL(str(directory / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
-            for name in ("ascendcl", "nnopbase", "opapi")}
+    loaded = {name: ctypes.CDLL(str(directory / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
+              for name in ("ascendcl", "nnopbase", "opapi")}
+    code = loaded["ascendcl"].aclrtSetDevice(0)  # the default stream belongs to the calling thread's device
+    if code != 0:
+        raise Failed("aclrtSetDevice", code, "")
+    return loaded
 
 
 @functools.cache
