@@ -1,5 +1,5 @@
 // Copies of a rearranged view: Permute, Flip, Roll, Repeat, ChannelShuffle, Slice, StridedSlice, RepeatInterleave by a
-// number.
+// number, Complex.
 #include <algorithm>
 #include <vector>
 
@@ -272,6 +272,37 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
   if (!fits) return call.Invalid("the result would have more than {} dimensions", kMaxRank);
   RETURN_IF_ERROR(call.RequireShape(out, "out", v.dims, v.rank));
   return LaunchCopy(call, self, v, out);
+}
+
+Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, aclTensor* out) {
+  const TensorView& o = out->view;
+  const DType part = o.dtype == DType::kComplex128   ? DType::kDouble
+                     : o.dtype == DType::kComplex64  ? DType::kFloat
+                     : o.dtype == DType::kComplex32  ? DType::kFloat16
+                                                     : DType::kUndefined;
+  if (part == DType::kUndefined) return call.Invalid("out has type {}, expected a complex one", Name(o.dtype));
+  for (const aclTensor* t : {real, imag})
+    if (IsComplex(t->view.dtype)) return call.Invalid("{} is complex already", t == real ? "real" : "imag");
+  TensorView r, i;
+  int64_t dims[kMaxRank];
+  int rank = 0;
+  BroadcastShapes(dims, &rank, real->view.dims, real->view.rank);
+  if (!BroadcastShapes(dims, &rank, imag->view.dims, imag->view.rank))
+    return call.Invalid("real {} and imag {} can't be broadcast together", ShapeString(real->view), ShapeString(imag->view));
+  RETURN_IF_ERROR(call.RequireShape(out, "out", dims, rank));
+  if (o.empty()) return call.Nothing();
+  BroadcastTo(real->view, dims, rank, &r);
+  BroadcastTo(imag->view, dims, rank, &i);
+  return call.Launch({In(real, r), In(imag, i), Out(out)}, Cost{0, 2.0 * static_cast<double>(o.nbytes())},
+                     [part](const Run& t) -> Status {
+                       TensorView half = t[2];
+                       half.dtype = part;
+                       for (int d = 0; d < half.rank; ++d) half.strides[d] *= 2;
+                       CopyCast(half, t[0]);
+                       half.data = half.bytes() + SizeOf(part);
+                       CopyCast(half, t[1]);
+                       return Status();
+                     });
 }
 
 }  // namespace anycann
