@@ -59,4 +59,28 @@ inline double SumOfValues(const T* x, int64_t n) {
   return sum;
 }
 
+// The sum of a[i] * b[i], for a floating T.
+template <class T>
+inline double DotOfValues(const T* a, const T* b, int64_t n) {
+  using V = Lanes<T>;
+  constexpr int64_t w = sizeof(V) / sizeof(T);
+  double sum = 0;
+  for (int64_t begin = 0; begin < n; begin += kSumBlock) {
+    const int64_t end = std::min(n, begin + kSumBlock);
+    V s{}, t{}, u{}, v{};
+    int64_t i = begin;
+    for (; i + 4 * w <= end; i += 4 * w) {
+      s += LoadLanes<V>(a + i) * LoadLanes<V>(b + i);
+      t += LoadLanes<V>(a + i + w) * LoadLanes<V>(b + i + w);
+      u += LoadLanes<V>(a + i + 2 * w) * LoadLanes<V>(b + i + 2 * w);
+      v += LoadLanes<V>(a + i + 3 * w) * LoadLanes<V>(b + i + 3 * w);
+    }
+    for (; i + w <= end; i += w) s += LoadLanes<V>(a + i) * LoadLanes<V>(b + i);
+    s = (s + t) + (u + v);
+    for (int64_t k = 0; k < w; ++k) sum += s[k];
+    for (; i < end; ++i) sum += static_cast<double>(a[i]) * b[i];
+  }
+  return sum;
+}
+
 }  // namespace anycann

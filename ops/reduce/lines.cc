@@ -139,7 +139,7 @@ class Job {
     return dims_[rank_ - 1] >= 8;
   }
   int64_t ColumnWidth(int64_t line_bytes) const {
-    const int64_t fitting = std::max<int64_t>(kTileBytes / line_bytes / 16 * 16, 16);
+    const int64_t fitting = std::max<int64_t>(kTileBytes / line_bytes / 16 * 16, 64);
     return std::min({fitting, kMaxColumns, dims_[rank_ - 1]});
   }
 

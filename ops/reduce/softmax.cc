@@ -38,18 +38,6 @@ double SumOfExp(const T* x, int64_t n, T shift) {
   return sum;
 }
 
-template <class T>
-double Dot(const T* a, const T* b, int64_t n) {
-  alignas(64) T block[kBlock];
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t m = std::min(kBlock, n - begin);
-    for (int64_t i = 0; i < m; ++i) block[i] = a[begin + i] * b[begin + i];
-    sum += SumBlock<T, false>(block, m);
-  }
-  return sum;
-}
-
 template <class T, bool log>
 struct Forward {
   static void Line(void* const* out, const void* const* in, int64_t n, void*, const void*) {
@@ -107,7 +95,7 @@ struct Backward {
   static void Line(void* const* out, const void* const* in, int64_t n, void*, const void*) {
     const T *dy = static_cast<const T*>(in[0]), *y = static_cast<const T*>(in[1]);
     T* dx = static_cast<T*>(out[0]);
-    const T sum = static_cast<T>(log ? SumOfValues(dy, n) : Dot(dy, y, n));
+    const T sum = static_cast<T>(log ? SumOfValues(dy, n) : DotOfValues(dy, y, n));
 #pragma GCC ivdep
     for (int64_t i = 0; i < n; ++i) dx[i] = One(dy[i], y[i], sum);
   }
