@@ -173,6 +173,14 @@ class OffsetTable {
   Scratch<int32_t> offsets_;
 };
 
+// The table where it pays; the shape alone decides, so that backward knows what forward's taps mean.
+std::optional<OffsetTable> MakeTable(const PoolGeometry& g, const Taps& taps) {
+  const bool small = g.d[2].kernel > 0 && g.d[2].out < 48 && g.out_plane() * g.taps() <= kMaxTable &&
+                     g.in_plane() < INT32_MAX;
+  if (!small || !taps.all_inside(g)) return std::nullopt;
+  return std::optional<OffsetTable>(std::in_place, g, taps);
+}
+
 template <class T>
 void ChunkByTable(const OffsetTable& table, int64_t taps, const T* __restrict in, int64_t at, int64_t n,
                   T* __restrict best, Tap<T>* __restrict tap) {
@@ -267,8 +275,8 @@ struct Forward {
 // The index into the plane of output `o`, given as `place`; negative or too large when the memory holds
 // nonsense.
 template <class F>
-void ForEachIndex(const PoolGeometry& g, const Taps& taps, PoolPlace place, const void* places, int64_t plane,
-                  F&& f) {
+void ForEachIndex(const PoolGeometry& g, const Taps& taps, const OffsetTable* table, PoolPlace place,
+                  const void* places, int64_t plane, F&& f) {
   const int64_t outputs = g.out_plane(), at = plane * outputs;
   if (place == PoolPlace::kIndex32) {
     for (int64_t o = 0; o < outputs; ++o) f(o, static_cast<const int32_t*>(places)[at + o]);
@@ -279,11 +287,19 @@ void ForEachIndex(const PoolGeometry& g, const Taps& taps, PoolPlace place, cons
     return;
   }
   const int64_t width = g.d[2].out, stride = g.d[2].stride, count = g.taps();
+  const auto tap = [place, places, at](int64_t o) -> int64_t {
+    return place == PoolPlace::kTap8 ? static_cast<const uint8_t*>(places)[at + o]
+                                     : static_cast<const uint16_t*>(places)[at + o];
+  };
+  if (table != nullptr) {
+    for (int64_t o = 0; o < outputs; ++o)
+      f(o, tap(o) < count ? int64_t{table->of_tap(tap(o))[o]} : int64_t{-1});
+    return;
+  }
   for (int64_t r = 0; r < g.d[0].out * g.d[1].out; ++r) {
     const int64_t origin = RowOrigin(g, r / g.d[1].out, r % g.d[1].out), o = r * width;
     for (int64_t j = 0; j < width; ++j) {
-      const int64_t k = place == PoolPlace::kTap8 ? static_cast<const uint8_t*>(places)[at + o + j]
-                                                  : static_cast<const uint16_t*>(places)[at + o + j];
+      const int64_t k = tap(o + j);
       f(o + j, k < count ? origin + j * stride + taps.distance[k] : int64_t{-1});
     }
   }
@@ -298,11 +314,7 @@ Status RunMaxPool(const char* op, const PoolGeometry& g, PoolPlace place, const 
   const DenseOutput output(out);
   const Taps taps(g);
   if (!input.ok() || !output.ok() || !taps.ok()) return ScratchFailed(op);
-  std::optional<OffsetTable> table;
-  const bool adaptive = g.d[2].kernel == 0;
-  if (!adaptive && g.d[2].out < 48 && g.out_plane() * g.taps() <= kMaxTable && g.in_plane() < INT32_MAX &&
-      taps.all_inside(g))
-    table.emplace(g, taps);
+  const std::optional<OffsetTable> table = MakeTable(g, taps);
   const Scratch<TapRange> ranges(g.d[2].kernel);
   if (!ranges.ok() || (table && !table->ok())) return ScratchFailed(op);
   for (int64_t k = 0; k < g.d[2].kernel; ++k) ranges[k] = RangeOf(g.d[2], k);
@@ -336,6 +348,9 @@ Status RunMaxPoolBackward(const char* op, const PoolGeometry& g, PoolPlace place
   const DenseOutput result(din);
   const Taps taps(g);
   if (!gradient.ok() || !result.ok() || !taps.ok()) return ScratchFailed(op);
+  std::optional<OffsetTable> table;
+  if (place == PoolPlace::kTap8 || place == PoolPlace::kTap16) table = MakeTable(g, taps);
+  if (table && !table->ok()) return ScratchFailed(op);
   const DenseReader<T> reader(gradient.view());
   const DenseWriter<T> writer(result.view());
   const int64_t inputs = g.in_plane(), outputs = g.out_plane();
@@ -351,7 +366,7 @@ Status RunMaxPoolBackward(const char* op, const PoolGeometry& g, PoolPlace place
       const T* from = reader.Read(p * outputs, outputs, out_buffer.get());
       T* to = writer.Begin(p * inputs, in_buffer.get());
       std::fill(to, to + inputs, T(0));
-      ForEachIndex(g, taps, place, places, p, [&](int64_t o, int64_t index) {
+      ForEachIndex(g, taps, table ? &*table : nullptr, place, places, p, [&](int64_t o, int64_t index) {
         if (static_cast<uint64_t>(index) < static_cast<uint64_t>(inputs)) [[likely]]
           to[index] += from[o];
         else

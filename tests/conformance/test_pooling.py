@@ -48,7 +48,7 @@ def test_max_pool2d(dtype, layout, case):
     torch.manual_seed(0)
     shape, kernel, stride, padding, dilation, ceil_mode = case
     x = distinct(shape, dtype, layout)
-    expected, places = reference_max(x.double(), kernel, stride, padding, dilation, ceil_mode, 2)
+    expected, places = reference_max(x.double().contiguous(), kernel, stride, padding, dilation, ceil_mode, 2)
     attributes = many(kernel, 2), many(stride, 2), many(padding, 2), many(dilation, 2), ceil_mode
     out, indices = torch.empty(expected.shape, dtype=dtype), torch.empty(expected.shape, dtype=torch.int32)
     aclnn.call("MaxPool2dWithIndices", x, *attributes, out, indices)
@@ -57,7 +57,7 @@ def test_max_pool2d(dtype, layout, case):
     if not dtype.is_floating_point:
         return
     dy = make(expected.shape, dtype)
-    xr = x.double().requires_grad_()
+    xr = x.double().clone(memory_format=torch.contiguous_format).requires_grad_()
     reference_max(xr, kernel, stride, padding, dilation, ceil_mode, 2)[0].backward(dy.double())
     dx = empty(shape, dtype, layout)
     aclnn.call("MaxPool2dWithIndicesBackward", dy, x, indices, *attributes, dx)
@@ -80,7 +80,7 @@ def test_max_pool3d(dtype, layout, case):
     torch.manual_seed(0)
     shape, kernel, stride, padding, dilation, ceil_mode = case
     x = distinct(shape, dtype, layout)
-    xr = x.double().requires_grad_()
+    xr = x.double().clone(memory_format=torch.contiguous_format).requires_grad_()
     expected, places = reference_max(xr, kernel, stride, padding, dilation, ceil_mode, 3)
     attributes = many(kernel, 3), many(stride, 3), many(padding, 3), many(dilation, 3), ceil_mode
     out, indices = torch.empty(expected.shape, dtype=dtype), torch.empty(expected.shape, dtype=torch.int32)
@@ -123,7 +123,7 @@ def test_avg_pool(dtype, layout, case, include, divisor):
     shape, kernel, stride, padding, ceil_mode = case
     dims = 2 if case in AVG2D else 3
     x = make(shape, dtype, layout)
-    xr = x.double().requires_grad_()
+    xr = x.double().clone(memory_format=torch.contiguous_format).requires_grad_()
     f = F.avg_pool2d if dims == 2 else F.avg_pool3d
     expected = f(xr, kernel, stride or None, padding, ceil_mode, include, divisor)
     out = torch.empty(expected.shape, dtype=dtype)
@@ -155,7 +155,7 @@ def test_adaptive_pools(dtype, layout, shape, size):
     dims = len(size)
     x = distinct(shape, dtype, layout)
     for kind in ("Avg", "Max"):
-        xr = x.double().requires_grad_()
+        xr = x.double().clone(memory_format=torch.contiguous_format).requires_grad_()
         f = getattr(F, f"adaptive_{kind.lower()}_pool{dims}d")
         result = f(xr, size) if kind == "Avg" else f(xr, size, return_indices=True)
         expected = result if kind == "Avg" else result[0]
