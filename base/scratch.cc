@@ -1,0 +1,43 @@
+#include "base/scratch.h"
+
+#include <sys/mman.h>
+
+#include <cstdlib>
+
+namespace anycann {
+namespace {
+
+constexpr size_t kHugePage = size_t{2} << 20;
+
+struct Block {
+  void* data = nullptr;
+  size_t size = 0;
+};
+
+struct Blocks {
+  Block slots[static_cast<int>(ScratchSlot::kCount)];
+  ~Blocks() {
+    for (Block& b : slots) std::free(b.data);
+  }
+};
+
+}  // namespace
+
+void* Scratch(ScratchSlot slot, size_t bytes) {
+  thread_local Blocks blocks;
+  Block& b = blocks.slots[static_cast<int>(slot)];
+  if (b.size >= bytes && b.data != nullptr) return b.data;
+  std::free(b.data);
+  b = Block();
+  // Half as much again, so that slowly growing shapes don't reallocate each time.
+  const size_t wanted = bytes + bytes / 2 + 4096;
+  const size_t alignment = wanted >= kHugePage ? kHugePage : 64;
+  const size_t size = (wanted + alignment - 1) / alignment * alignment;
+  b.data = std::aligned_alloc(alignment, size);
+  if (b.data == nullptr) return nullptr;
+  if (alignment == kHugePage) madvise(b.data, size, MADV_HUGEPAGE);
+  b.size = size;
+  return b.data;
+}
+
+}  // namespace anycann

@@ -1,0 +1,19 @@
+#include "ops/matmul/packed_engine.h"
+
+namespace anycann {
+namespace {
+
+struct FloatProduct {
+  using Lanes = FloatLanes;
+  static constexpr int kColumns = 1;
+  static constexpr DType kAccumulator = DType::kFloat;
+  static int64_t Units(int64_t k) { return k; }
+  static void PackLeft(float* to, int padded, const Lines& l, int width, int64_t k) { Pack(to, padded, l, width, k); }
+  static void PackRight(float* to, int padded, const Lines& l, int width, int64_t k) { Pack(to, padded, l, width, k); }
+};
+
+}  // namespace
+
+bool PackedFloat(const GemmArgs& g) { return PackedEngine<FloatProduct>(g).Run(); }
+
+}  // namespace anycann
