@@ -3,6 +3,8 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <memory>
+#include <new>
 
 namespace anycann {
 namespace {
@@ -24,8 +26,11 @@ struct Blocks {
 }  // namespace
 
 void* Scratch(ScratchSlot slot, size_t bytes) {
-  thread_local Blocks blocks;
-  Block& b = blocks.slots[static_cast<int>(slot)];
+  // A pointer, because a library that is loaded late gets little thread-local space.
+  thread_local std::unique_ptr<Blocks> blocks;
+  if (blocks == nullptr) blocks.reset(new (std::nothrow) Blocks);
+  if (blocks == nullptr) return nullptr;
+  Block& b = blocks->slots[static_cast<int>(slot)];
   if (b.size >= bytes && b.data != nullptr) return b.data;
   std::free(b.data);
   b = Block();

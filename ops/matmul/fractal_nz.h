@@ -1,0 +1,51 @@
+// FRACTAL_NZ: a matrix [.., M, N] stored as [.., ceil(N / C0), ceil(M / 16), 16, C0], C0 = 32 bytes. Weights may come in it.
+#pragma once
+
+#include "base/scratch.h"
+#include "ops/convert.h"
+#include "ops/handles.h"
+
+namespace anycann {
+
+struct FractalNz {
+  TensorView storage;  // the physical dimensions, contiguous
+  bool transposed = false;  // the tensor is a transposed view of the stored matrix
+
+  // True when `t` really lies in that order. A client that calls aclnnTransMatmulWeight labels the buffer NZ but
+  // describes it with flat storage: that call leaves it in row-major order, and so does this.
+  static bool Of(const aclTensor* t, FractalNz* nz) {
+    constexpr int kFractalNz = 29;
+    const TensorView& v = t->view;
+    if (v.format != kFractalNz || v.rank < 2 || t->storage_rank < 4 || t->storage_rank > kMaxRank) return false;
+    nz->storage = TensorView::Contiguous(t->base, v.dtype, t->storage_dims, t->storage_rank);
+    nz->transposed = v.strides[v.rank - 1] != 1 && v.strides[v.rank - 2] == 1;
+    return true;
+  }
+
+  // The matrix that `v` (the tensor's view) names, copied in row-major order into scratch; no data: out of memory.
+  static TensorView Unpack(const TensorView& storage, const TensorView& v, bool transposed) {
+    const int r = storage.rank;
+    const int64_t n1 = storage.dims[r - 4], m1 = storage.dims[r - 3], m0 = storage.dims[r - 2], c0 = storage.dims[r - 1];
+    const int64_t ld = n1 * c0;
+    TensorView to = storage;
+    to.data = Scratch(ScratchSlot::kShared2, static_cast<size_t>(storage.nbytes()));
+    TensorView matrix = v;
+    matrix.data = to.data;
+    if (to.data == nullptr) return matrix;
+    to.strides[r - 4] = c0;
+    to.strides[r - 3] = m0 * ld;
+    to.strides[r - 2] = ld;
+    to.strides[r - 1] = 1;
+    CopyCast(to, storage);
+    matrix.strides[v.rank - 2] = transposed ? 1 : ld;
+    matrix.strides[v.rank - 1] = transposed ? ld : 1;
+    int64_t stride = m1 * m0 * ld;
+    for (int i = v.rank - 3; i >= 0; --i) {
+      matrix.strides[i] = v.strides[i] == 0 ? 0 : stride;
+      stride *= v.dims[i];
+    }
+    return matrix;
+  }
+};
+
+}  // namespace anycann
