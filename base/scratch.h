@@ -1,7 +1,8 @@
 // Scratch: working memory of kernels, kept by the thread from one kernel to the next.
 //
-// Fresh pages cost more than most kernels, so a thread keeps what it once used. A slot's block is valid until the same
-// thread asks for the same slot again, or trims it; kernels that call each other use different slots.
+// Fresh pages cost more than most kernels, so a thread keeps what it once used. A slot's block is valid until
+// the same thread asks for the same slot again, or trims it; kernels that call each other use different
+// slots.
 #pragma once
 
 #include <cstddef>
@@ -16,11 +17,12 @@ enum class ScratchSlot : int {
   kLeft,        // a body's own: packed operands and accumulators
   kRight,
   kAccumulator,
-  kOuter,       // a body's own, of an operator that calls an engine which uses the three above
+  kOuter,  // a body's own, of an operator that calls an engine which uses the three above
   kCount,
 };
 
-// At least `bytes` of 64-byte aligned memory of this thread, nullptr when memory is exhausted. Contents are undefined.
+// At least `bytes` of 64-byte aligned memory of this thread, nullptr when memory is exhausted. Contents are
+// undefined.
 ANYCANN_API void* Scratch(ScratchSlot slot, size_t bytes);
 
 }  // namespace anycann

@@ -1,5 +1,5 @@
-// Addbmm: out = beta * self + alpha * sum over the batch of batch1 @ batch2. The sum is kept in the accumulator's type
-// and rounded once.
+// Addbmm: out = beta * self + alpha * sum over the batch of batch1 @ batch2. The sum is kept in the
+// accumulator's type and rounded once.
 #include "aclnn_ops.h"
 #include "base/scratch.h"
 #include "ops/matmul/gemm.h"
@@ -11,7 +11,8 @@ namespace {
 Status SumOfProducts(const TensorView& self, const TensorView& a, const TensorView& b, const TensorView& out,
                      const ScalarValue& alpha, const ScalarValue& beta) {
   const bool exact = IsInteger(out.dtype) || out.dtype == DType::kBool;
-  TensorView sum = TensorView::Contiguous(nullptr, exact ? DType::kInt64 : ComputeType(out.dtype), out.dims, 2);
+  TensorView sum =
+      TensorView::Contiguous(nullptr, exact ? DType::kInt64 : ComputeType(out.dtype), out.dims, 2);
   const int64_t items = a.dims[0];
   if (items == 0) {  // an empty sum: beta * self, a product of depth 0
     TensorView left = TensorView::Contiguous(nullptr, a.dtype, {out.dims[0], 0});
@@ -22,7 +23,8 @@ Status SumOfProducts(const TensorView& self, const TensorView& a, const TensorVi
   }
   if (items > 1) {
     sum.data = Scratch(ScratchSlot::kShared2, static_cast<size_t>(sum.nbytes()));
-    if (sum.data == nullptr) return Error(kBadAlloc, "no memory for the sum of products {}", ShapeString(out));
+    if (sum.data == nullptr)
+      return Error(kBadAlloc, "no memory for the sum of products {}", ShapeString(out));
   }
   for (int64_t i = 0; i < items; ++i) {
     GemmArgs g = MakeGemm(a.Select(0, i), b.Select(0, i), i + 1 == items ? out : sum, i == 0 ? &self : &sum);
@@ -47,8 +49,8 @@ Status aclnn::Addbmm(Call& call, const aclTensor* self, const aclTensor* batch1,
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, 2));
   TensorView addend;
   if (!GemmSupports(self->view.dtype) || !BroadcastTo(self->view, dims, 2, &addend))
-    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view), Name(self->view.dtype),
-                        ShapeString(out->view));
+    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view),
+                        Name(self->view.dtype), ShapeString(out->view));
   if (out->view.empty()) return call.Nothing();
   const Cost cost{2.0 * static_cast<double>(out->view.numel() * a.dims[0] * a.dims[2]),
                   static_cast<double>(a.nbytes() + b.nbytes() + 2 * out->view.nbytes())};

@@ -27,12 +27,15 @@ bool IsOne(const ScalarValue& s) {
 template <class T>
 T ScalarOr1(const ScalarValue& s) {
   if (s.dtype == DType::kUndefined) return T(1);
-  if constexpr (std::is_unsigned_v<T>) return static_cast<T>(s.ToInt64());
-  else return s.To<T>();
+  if constexpr (std::is_unsigned_v<T>)
+    return static_cast<T>(s.ToInt64());
+  else
+    return s.To<T>();
 }
 
 template <class T>
-void StoreTyped(const Epilogue& e, const T* acc, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+void StoreTyped(const Epilogue& e, const T* acc, int64_t ld, int64_t row, int64_t rows, int64_t column,
+                int64_t columns) {
   const T alpha = ScalarOr1<T>(e.alpha), beta = ScalarOr1<T>(e.beta);
   const int64_t out_size = SizeOf(e.out_type), addend_size = SizeOf(e.addend_type);
   alignas(64) T value[kPiece];
@@ -75,7 +78,8 @@ void StoreTyped(const Epilogue& e, const T* acc, int64_t ld, int64_t row, int64_
 
 }  // namespace
 
-void Epilogue::Store(const void* acc, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns) const {
+void Epilogue::Store(const void* acc, int64_t ld, int64_t row, int64_t rows, int64_t column,
+                     int64_t columns) const {
   switch (accumulator) {
     case DType::kFloat:
       return StoreTyped(*this, static_cast<const float*>(acc), ld, row, rows, column, columns);
@@ -89,7 +93,8 @@ void Epilogue::Store(const void* acc, int64_t ld, int64_t row, int64_t rows, int
       return StoreTyped(*this, static_cast<const Complex64*>(acc), ld, row, rows, column, columns);
     case DType::kComplex128:
       return StoreTyped(*this, static_cast<const Complex128*>(acc), ld, row, rows, column, columns);
-    default: return;
+    default:
+      return;
   }
 }
 

@@ -1,4 +1,5 @@
-// The end of a product: out = alpha * accumulators + beta * addend, with the conversion to out's type and layout.
+// The end of a product: out = alpha * accumulators + beta * addend, with the conversion to out's type and
+// layout.
 #pragma once
 
 #include "ops/matmul/gemm.h"
@@ -14,8 +15,10 @@ struct Epilogue {
   ScalarValue alpha, beta;
   bool scaled;  // alpha isn't 1
 
-  // Stores `rows` x `columns` accumulators (row stride `ld`, in elements of `accumulator`) at (row, column) of out.
-  void Store(const void* accumulators, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns) const;
+  // Stores `rows` x `columns` accumulators (row stride `ld`, in elements of `accumulator`) at (row, column)
+  // of out.
+  void Store(const void* accumulators, int64_t ld, int64_t row, int64_t rows, int64_t column,
+             int64_t columns) const;
 };
 
 // `out` and `addend`: one item's data of g.out and g.addend.

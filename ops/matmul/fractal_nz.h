@@ -1,4 +1,5 @@
-// FRACTAL_NZ: a matrix [.., M, N] stored as [.., ceil(N / C0), ceil(M / 16), 16, C0], C0 = 32 bytes. Weights may come in it.
+// FRACTAL_NZ: a matrix [.., M, N] stored as [.., ceil(N / C0), ceil(M / 16), 16, C0], C0 = 32 bytes. Weights
+// may come in it.
 #pragma once
 
 #include "base/scratch.h"
@@ -8,24 +9,27 @@
 namespace anycann {
 
 struct FractalNz {
-  TensorView storage;  // the physical dimensions, contiguous
+  TensorView storage;       // the physical dimensions, contiguous
   bool transposed = false;  // the tensor is a transposed view of the stored matrix
 
-  // True when `t` really lies in that order. A client that calls aclnnTransMatmulWeight labels the buffer NZ but
-  // describes it with flat storage: that call leaves it in row-major order, and so does this.
+  // True when `t` really lies in that order. A client that calls aclnnTransMatmulWeight labels the buffer NZ
+  // but describes it with flat storage: that call leaves it in row-major order, and so does this.
   static bool Of(const aclTensor* t, FractalNz* nz) {
     constexpr int kFractalNz = 29;
     const TensorView& v = t->view;
-    if (v.format != kFractalNz || v.rank < 2 || t->storage_rank < 4 || t->storage_rank > kMaxRank) return false;
+    if (v.format != kFractalNz || v.rank < 2 || t->storage_rank < 4 || t->storage_rank > kMaxRank)
+      return false;
     nz->storage = TensorView::Contiguous(t->base, v.dtype, t->storage_dims, t->storage_rank);
     nz->transposed = v.strides[v.rank - 1] != 1 && v.strides[v.rank - 2] == 1;
     return true;
   }
 
-  // The matrix that `v` (the tensor's view) names, copied in row-major order into scratch; no data: out of memory.
+  // The matrix that `v` (the tensor's view) names, copied in row-major order into scratch; no data: out of
+  // memory.
   static TensorView Unpack(const TensorView& storage, const TensorView& v, bool transposed) {
     const int r = storage.rank;
-    const int64_t n1 = storage.dims[r - 4], m1 = storage.dims[r - 3], m0 = storage.dims[r - 2], c0 = storage.dims[r - 1];
+    const int64_t n1 = storage.dims[r - 4], m1 = storage.dims[r - 3], m0 = storage.dims[r - 2],
+                  c0 = storage.dims[r - 1];
     const int64_t ld = n1 * c0;
     TensorView to = storage;
     to.data = Scratch(ScratchSlot::kShared2, static_cast<size_t>(storage.nbytes()));

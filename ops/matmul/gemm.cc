@@ -24,7 +24,8 @@ bool VerboseDispatch() {
 bool Floating16Or32(DType t) { return t == DType::kFloat || IsReduced(t); }
 bool IntegerOrBool(DType t) { return IsInteger(t) || t == DType::kBool; }
 
-// An implementation: why it can't or shouldn't do it (nullptr: it can), and the work. False: memory is exhausted.
+// An implementation: why it can't or shouldn't do it (nullptr: it can), and the work. False: memory is
+// exhausted.
 struct Implementation {
   const char* name;
   const char* (*refusal)(const GemmArgs&);
@@ -35,13 +36,15 @@ constexpr Implementation kImplementations[] = {
     {"thin", ThinRefusal, ThinProduct},
     {"bfloat16 tiles",
      [](const GemmArgs& g) -> const char* {
-       if (g.a.dtype != DType::kBFloat16 || g.b.dtype != DType::kBFloat16) return "operands aren't both bfloat16";
+       if (g.a.dtype != DType::kBFloat16 || g.b.dtype != DType::kBFloat16)
+         return "operands aren't both bfloat16";
        return HasBFloat16Dot() ? nullptr : "the processor lacks AVX512-BF16";
      },
      PackedBFloat16},
     {"float tiles",
      [](const GemmArgs& g) -> const char* {
-       return Floating16Or32(g.a.dtype) && Floating16Or32(g.b.dtype) ? nullptr : "an operand isn't float32 or shorter";
+       return Floating16Or32(g.a.dtype) && Floating16Or32(g.b.dtype) ? nullptr
+                                                                     : "an operand isn't float32 or shorter";
      },
      PackedFloat},
     {"double tiles",
@@ -62,8 +65,8 @@ constexpr Implementation kImplementations[] = {
      PackedComplex},
 };
 
-// Drops batch dimensions of size 1, and makes a batch whose items share B and continue each other's rows one tall
-// matrix: [batch, rows, k] @ [k, n].
+// Drops batch dimensions of size 1, and makes a batch whose items share B and continue each other's rows one
+// tall matrix: [batch, rows, k] @ [k, n].
 void FoldBatch(GemmArgs* g) {
   int kept = 0;
   for (int d = 0; d < g->batch_rank; ++d) {
@@ -92,9 +95,11 @@ void Transpose(GemmArgs* g) {
 }
 
 std::string Describe(const GemmArgs& g) {
-  const auto view = [](const MatrixView& v) { return fmt::format("{}({},{})", Name(v.dtype), v.row, v.column); };
-  return fmt::format("gemm {}x{}x{} batch {} a {} b {} out {}", g.m, g.n, g.k, g.batches(), view(g.a), view(g.b),
-                     view(g.out));
+  const auto view = [](const MatrixView& v) {
+    return fmt::format("{}({},{})", Name(v.dtype), v.row, v.column);
+  };
+  return fmt::format("gemm {}x{}x{} batch {} a {} b {} out {}", g.m, g.n, g.k, g.batches(), view(g.a),
+                     view(g.b), view(g.out));
 }
 
 // k == 0: the product is zero, out is beta * addend. One zero row and column stand for the missing operands.
@@ -126,10 +131,12 @@ Status Gemm(const GemmArgs& args) {
   for (const Implementation& implementation : kImplementations) {
     const char* refusal = implementation.refusal(g);
     if (refusal != nullptr) {
-      if (VerboseDispatch()) std::fprintf(stderr, "anycann: %s: %s: no, %s\n", Describe(g).c_str(), implementation.name, refusal);
+      if (VerboseDispatch())
+        std::fprintf(stderr, "anycann: %s: %s: no, %s\n", Describe(g).c_str(), implementation.name, refusal);
       continue;
     }
-    if (VerboseDispatch()) std::fprintf(stderr, "anycann: %s: %s\n", Describe(g).c_str(), implementation.name);
+    if (VerboseDispatch())
+      std::fprintf(stderr, "anycann: %s: %s\n", Describe(g).c_str(), implementation.name);
     if (!implementation.run(g)) return Error(kBadAlloc, "{}: no memory for packed operands", Describe(g));
     return Status();
   }

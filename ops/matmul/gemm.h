@@ -1,9 +1,9 @@
-// Gemm: out = alpha * (a @ b) + beta * addend, for every type, layout and batch. The one matrix product of the engine:
-// the matmul operators, convolution's fallback, recurrent cells and attention all end here.
+// Gemm: out = alpha * (a @ b) + beta * addend, for every type, layout and batch. The one matrix product of
+// the engine: the matmul operators, convolution's fallback, recurrent cells and attention all end here.
 //
 // Several implementations stand behind it and are tried in order (gemm.cc); each says why it refuses, and
-// ANYCANN_VERBOSE=dispatch prints that. Results depend on the shape and on nothing else: never on the number of threads.
-// float16 and bfloat16 accumulate in float32 and round once; integers wrap.
+// ANYCANN_VERBOSE=dispatch prints that. Results depend on the shape and on nothing else: never on the number
+// of threads. float16 and bfloat16 accumulate in float32 and round once; integers wrap.
 #pragma once
 
 #include <cstdint>
@@ -35,10 +35,10 @@ struct GemmArgs {
   int64_t m = 0, n = 0, k = 0;
   int batch_rank = 0;
   int64_t batch[kMaxRank] = {};
-  MatrixView a;       // m x k
-  MatrixView b;       // k x n
-  MatrixView out;     // m x n; must not overlap a or b
-  MatrixView addend;  // m x n, may be `out` itself; no data: none. A bias is an addend with stride 0
+  MatrixView a;             // m x k
+  MatrixView b;             // k x n
+  MatrixView out;           // m x n; must not overlap a or b
+  MatrixView addend;        // m x n, may be `out` itself; no data: none. A bias is an addend with stride 0
   ScalarValue alpha, beta;  // undefined type: 1. beta == 0: the addend is not read
 
   int64_t batches() const {
@@ -54,8 +54,9 @@ bool GemmSupports(DType t);
 // Computes now, on the calling thread's pool. Fails only when memory is exhausted.
 ANYCANN_API Status Gemm(const GemmArgs& args);
 
-// Matrices from the last two dimensions of tensors; the leading ones are broadcast to out's. `addend` may be nullptr
-// and is broadcast over all dimensions. The shapes must have been checked.
-ANYCANN_API GemmArgs MakeGemm(const TensorView& a, const TensorView& b, const TensorView& out, const TensorView* addend);
+// Matrices from the last two dimensions of tensors; the leading ones are broadcast to out's. `addend` may be
+// nullptr and is broadcast over all dimensions. The shapes must have been checked.
+ANYCANN_API GemmArgs MakeGemm(const TensorView& a, const TensorView& b, const TensorView& out,
+                              const TensorView* addend);
 
 }  // namespace anycann

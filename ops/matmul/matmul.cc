@@ -1,5 +1,5 @@
-// Matrix products: Matmul, Mm, BatchMatMul, Mv, Dot and the forms with an addend. cubeMathType is accepted and not
-// needed: float32 is computed in float32.
+// Matrix products: Matmul, Mm, BatchMatMul, Mv, Dot and the forms with an addend. cubeMathType is accepted
+// and not needed: float32 is computed in float32.
 #include <algorithm>
 #include <utility>
 
@@ -41,7 +41,8 @@ Status LaunchProduct(Call& call, const Product& p) {
   const Cost cost{2 * k * static_cast<double>(p.out_view.numel()),
                   static_cast<double>(p.a_view.nbytes() + p.b_view.nbytes() + p.out_view.nbytes())};
   const RightOperand right{p.b_view, p.nz != nullptr, p.nz != nullptr && p.nz->transposed};
-  const auto kernel = [alpha = p.alpha, beta = p.beta, right, added = p.addend != nullptr](const Run& t) -> Status {
+  const auto kernel = [alpha = p.alpha, beta = p.beta, right,
+                       added = p.addend != nullptr](const Run& t) -> Status {
     const TensorView b = right.Resolve(t[1]);
     if (b.data == nullptr && !b.empty()) return anycann::Error(kBadAlloc, "no memory to unpack the weight");
     GemmArgs g = MakeGemm(t[0], b, t[2], added ? &t[3] : nullptr);
@@ -56,10 +57,11 @@ Status LaunchProduct(Call& call, const Product& p) {
 
 }  // namespace
 
-Status CheckProductTypes(Call& call, const aclTensor* a, const char* a_name, const aclTensor* b, const char* b_name,
-                  const aclTensor* out) {
+Status CheckProductTypes(Call& call, const aclTensor* a, const char* a_name, const aclTensor* b,
+                         const char* b_name, const aclTensor* out) {
   for (const auto& [t, name] : {std::pair{a, a_name}, std::pair{b, b_name}, std::pair{out, "out"}})
-    if (!GemmSupports(t->view.dtype)) return call.Invalid("{} has type {}, which is not supported", name, Name(t->view.dtype));
+    if (!GemmSupports(t->view.dtype))
+      return call.Invalid("{} has type {}, which is not supported", name, Name(t->view.dtype));
   if (IsComplex(a->view.dtype) != IsComplex(b->view.dtype))
     return call.Invalid("{} has type {} and {} has type {}: both or neither must be complex", a_name,
                         Name(a->view.dtype), b_name, Name(b->view.dtype));
@@ -67,7 +69,8 @@ Status CheckProductTypes(Call& call, const aclTensor* a, const char* a_name, con
 }
 
 // numpy's matmul: vectors become matrices of one row or column, leading dimensions broadcast.
-Status LaunchMatmul(Call& call, const aclTensor* self, const aclTensor* mat2, const aclTensor* out, const FractalNz* nz) {
+Status LaunchMatmul(Call& call, const aclTensor* self, const aclTensor* mat2, const aclTensor* out,
+                    const FractalNz* nz) {
   RETURN_IF_ERROR(CheckProductTypes(call, self, "self", mat2, "mat2", out));
   RETURN_IF_ERROR(call.RequireRank(self, "self", 1, kMaxRank));
   RETURN_IF_ERROR(call.RequireRank(mat2, "mat2", 1, kMaxRank));
@@ -83,8 +86,8 @@ Status LaunchMatmul(Call& call, const aclTensor* self, const aclTensor* mat2, co
   int rank = ra - 2;
   std::copy_n(p.a_view.dims, rank, dims);
   if (!BroadcastShapes(dims, &rank, p.b_view.dims, rb - 2))
-    return call.Invalid("leading dimensions of self {} and mat2 {} can't be broadcast", ShapeString(self->view),
-                        ShapeString(mat2->view));
+    return call.Invalid("leading dimensions of self {} and mat2 {} can't be broadcast",
+                        ShapeString(self->view), ShapeString(mat2->view));
   if (!row) dims[rank++] = p.a_view.dims[ra - 2];
   if (!column) dims[rank++] = p.b_view.dims[rb - 1];
   if (out->view.rank != rank && rank == 0 && out->view.numel() == 1) {  // a dot product into shape [1]
@@ -98,18 +101,19 @@ Status LaunchMatmul(Call& call, const aclTensor* self, const aclTensor* mat2, co
 }
 
 // out = beta * self + alpha * (a @ b); self is broadcast to out.
-Status LaunchAddProduct(Call& call, const aclTensor* self, const aclTensor* a, const char* a_name, const aclTensor* b,
-                  const char* b_name, const aclScalar* beta, const aclScalar* alpha, const aclTensor* out, int rank,
-                        const FractalNz* nz) {
+Status LaunchAddProduct(Call& call, const aclTensor* self, const aclTensor* a, const char* a_name,
+                        const aclTensor* b, const char* b_name, const aclScalar* beta, const aclScalar* alpha,
+                        const aclTensor* out, int rank, const FractalNz* nz) {
   RETURN_IF_ERROR(CheckProductTypes(call, a, a_name, b, b_name, out));
   RETURN_IF_ERROR(call.RequireRank(a, a_name, rank, rank));
   RETURN_IF_ERROR(call.RequireRank(b, b_name, rank, rank));
-  if (!GemmSupports(self->view.dtype)) return call.Invalid("self has type {}, which is not supported", Name(self->view.dtype));
+  if (!GemmSupports(self->view.dtype))
+    return call.Invalid("self has type {}, which is not supported", Name(self->view.dtype));
   if (IsComplex(self->view.dtype) && !IsComplex(a->view.dtype))
     return call.Invalid("self has type {}, but {} and {} are real", Name(self->view.dtype), a_name, b_name);
   if (a->view.dims[rank - 1] != b->view.dims[rank - 2])
-    return call.Invalid("{} {} and {} {} don't match: {} columns, {} rows", a_name, ShapeString(a->view), b_name,
-                        ShapeString(b->view), a->view.dims[rank - 1], b->view.dims[rank - 2]);
+    return call.Invalid("{} {} and {} {} don't match: {} columns, {} rows", a_name, ShapeString(a->view),
+                        b_name, ShapeString(b->view), a->view.dims[rank - 1], b->view.dims[rank - 2]);
   int64_t dims[3];
   int n = rank - 2;
   if (rank == 3) dims[0] = a->view.dims[0];
@@ -120,7 +124,8 @@ Status LaunchAddProduct(Call& call, const aclTensor* self, const aclTensor* a, c
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, rank));
   Product p{a, b, out, a->view, b->view, out->view, self, {}, Factor(alpha), Factor(beta), nz};
   if (!BroadcastTo(self->view, dims, rank, &p.addend_view))
-    return call.Invalid("self {} can't be broadcast to out {}", ShapeString(self->view), ShapeString(out->view));
+    return call.Invalid("self {} can't be broadcast to out {}", ShapeString(self->view),
+                        ShapeString(out->view));
   return LaunchProduct(call, p);
 }
 
@@ -162,8 +167,8 @@ Status aclnn::Baddbmm(Call& call, const aclTensor* self, const aclTensor* batch1
   return LaunchAddProduct(call, self, batch1, "batch1", batch2, "batch2", beta, alpha, out, 3, nullptr);
 }
 
-Status aclnn::Addmv(Call& call, const aclTensor* self, const aclTensor* mat, const aclTensor* vec, const aclScalar* alpha,
-                    const aclScalar* beta, aclTensor* out, int8_t) {
+Status aclnn::Addmv(Call& call, const aclTensor* self, const aclTensor* mat, const aclTensor* vec,
+                    const aclScalar* alpha, const aclScalar* beta, aclTensor* out, int8_t) {
   RETURN_IF_ERROR(CheckProductTypes(call, mat, "mat", vec, "vec", out));
   RETURN_IF_ERROR(call.RequireRank(mat, "mat", 2, 2));
   RETURN_IF_ERROR(call.RequireRank(vec, "vec", 1, 1));
@@ -171,11 +176,12 @@ Status aclnn::Addmv(Call& call, const aclTensor* self, const aclTensor* mat, con
   if (mat->view.dims[1] != vec->view.dims[0])
     return call.Invalid("mat {} and vec {} don't match", ShapeString(mat->view), ShapeString(vec->view));
   RETURN_IF_ERROR(call.RequireShape(out, "out", &rows, 1));
-  Product p{mat, vec, out, mat->view, vec->view.Unsqueeze(1), out->view.Unsqueeze(1), self, {}, Factor(alpha), Factor(beta)};
+  Product p{mat,  vec, out,           mat->view,   vec->view.Unsqueeze(1), out->view.Unsqueeze(1),
+            self, {},  Factor(alpha), Factor(beta)};
   TensorView wide;
   if (!GemmSupports(self->view.dtype) || !BroadcastTo(self->view, &rows, 1, &wide))
-    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view), Name(self->view.dtype),
-                        ShapeString(out->view));
+    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view),
+                        Name(self->view.dtype), ShapeString(out->view));
   p.addend_view = wide.Unsqueeze(1);
   return LaunchProduct(call, p);
 }
@@ -187,11 +193,11 @@ Status aclnn::Addr(Call& call, const aclTensor* self, const aclTensor* vec1, con
   RETURN_IF_ERROR(call.RequireRank(vec2, "vec2", 1, 1));
   const int64_t dims[] = {vec1->view.dims[0], vec2->view.dims[0]};
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, 2));
-  Product p{vec1,          vec2, out, vec1->view.Unsqueeze(1), vec2->view.Unsqueeze(0), out->view, self, {},
-            Factor(alphaOptional), Factor(betaOptional)};
+  Product p{vec1,      vec2, out, vec1->view.Unsqueeze(1), vec2->view.Unsqueeze(0),
+            out->view, self, {},  Factor(alphaOptional),   Factor(betaOptional)};
   if (!GemmSupports(self->view.dtype) || !BroadcastTo(self->view, dims, 2, &p.addend_view))
-    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view), Name(self->view.dtype),
-                        ShapeString(out->view));
+    return call.Invalid("self {} {} can't be added to out {}", ShapeString(self->view),
+                        Name(self->view.dtype), ShapeString(out->view));
   return LaunchProduct(call, p);
 }
 

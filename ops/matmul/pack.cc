@@ -21,7 +21,8 @@ inline To Load(From x) {
   }
 }
 
-// Lines side by side in memory: one run of `width` elements per u. The usual widths are compiled as constants.
+// Lines side by side in memory: one run of `width` elements per u. The usual widths are compiled as
+// constants.
 template <int kWidth, class To, class From>
 void PackRuns(To* dst, int padded, const From* src, int64_t k_stride, int width, int64_t k) {
   const int w = kWidth ? kWidth : width;
@@ -29,7 +30,8 @@ void PackRuns(To* dst, int padded, const From* src, int64_t k_stride, int width,
 #if defined(__AVX512F__)
     if constexpr (std::is_same_v<To, float> && std::is_same_v<From, Half> && kWidth == 32) {
       for (int i = 0; i < 32; i += 16)
-        _mm512_storeu_ps(dst + i, _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + i))));
+        _mm512_storeu_ps(dst + i,
+                         _mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(src + i))));
       continue;
     }
 #endif
@@ -55,8 +57,10 @@ inline Square LoadRun(const From* p, int64_t n) {
       std::memcpy(tail, p, static_cast<size_t>(n) * 2);
       h = _mm256_load_si256(reinterpret_cast<const __m256i*>(tail));
     }
-    if constexpr (std::is_same_v<From, Half>) return _mm512_castps_si512(_mm512_cvtph_ps(h));
-    else return _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
+    if constexpr (std::is_same_v<From, Half>)
+      return _mm512_castps_si512(_mm512_cvtph_ps(h));
+    else
+      return _mm512_slli_epi32(_mm512_cvtepu16_epi32(h), 16);
   }
 }
 inline void StoreRun(void* p, Square v, int n) { _mm512_mask_storeu_epi32(p, Mask(n), v); }
@@ -75,8 +79,10 @@ inline Square LoadRun(const From* p, int64_t n) {
     return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(q));
   } else {
     const __m128i h = _mm_loadu_si128(reinterpret_cast<const __m128i*>(q));
-    if constexpr (std::is_same_v<From, Half>) return _mm256_castps_si256(_mm256_cvtph_ps(h));
-    else return _mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16);
+    if constexpr (std::is_same_v<From, Half>)
+      return _mm256_castps_si256(_mm256_cvtph_ps(h));
+    else
+      return _mm256_slli_epi32(_mm256_cvtepu16_epi32(h), 16);
   }
 }
 inline void StoreRun(void* p, Square v, int n) {
@@ -92,7 +98,8 @@ inline Square Zero() { return _mm256_setzero_si256(); }
 #endif
 
 #if defined(__AVX2__)
-// Each line contiguous: squares are transposed in registers. 4-byte elements as they are; Half and BFloat16 to float.
+// Each line contiguous: squares are transposed in registers. 4-byte elements as they are; Half and BFloat16
+// to float.
 template <class From>
 void PackTransposed(void* dst, int padded, const From* src, int64_t line_stride, int width, int64_t k) {
   constexpr int kSize = kTransposeSize;
@@ -133,8 +140,9 @@ void ZeroLines(To* dst, int padded, int width, int64_t k) {
 
 template <class To, class From>
 constexpr bool kTransposes = kTransposeSize > 0 && sizeof(To) == 4 &&
-                             (std::is_same_v<To, From> || (std::is_same_v<To, float> && sizeof(From) == 2 &&
-                                                           (std::is_same_v<From, Half> || std::is_same_v<From, BFloat16>)));
+                             (std::is_same_v<To, From> ||
+                              (std::is_same_v<To, float> && sizeof(From) == 2 &&
+                               (std::is_same_v<From, Half> || std::is_same_v<From, BFloat16>)));
 
 template <class To, class From>
 void PackFrom(To* dst, int padded, const Lines& lines, int width, int64_t k) {
@@ -146,9 +154,12 @@ void PackFrom(To* dst, int padded, const Lines& lines, int width, int64_t k) {
   }
 #endif
   if (lines.line_stride == 1 || width == 1) {
-    if (width == 32) PackRuns<32>(dst, padded, src, lines.k_stride, width, k);
-    else if (width == 14) PackRuns<14>(dst, padded, src, lines.k_stride, width, k);
-    else PackRuns<0>(dst, padded, src, lines.k_stride, width, k);
+    if (width == 32)
+      PackRuns<32>(dst, padded, src, lines.k_stride, width, k);
+    else if (width == 14)
+      PackRuns<14>(dst, padded, src, lines.k_stride, width, k);
+    else
+      PackRuns<0>(dst, padded, src, lines.k_stride, width, k);
   } else {
     // Blocks of the depth keep both sides in the first-level cache.
     for (int64_t u0 = 0; u0 < k; u0 += 64) {
@@ -165,11 +176,16 @@ void PackFrom(To* dst, int padded, const Lines& lines, int width, int64_t k) {
 template <class To>
 void PackFloating(To* dst, int padded, const Lines& src, int width, int64_t k) {
   switch (src.dtype) {
-    case DType::kFloat: return PackFrom<To, float>(dst, padded, src, width, k);
-    case DType::kFloat16: return PackFrom<To, Half>(dst, padded, src, width, k);
-    case DType::kBFloat16: return PackFrom<To, BFloat16>(dst, padded, src, width, k);
-    case DType::kDouble: return PackFrom<To, double>(dst, padded, src, width, k);
-    default: return;  // GemmSupports has refused it
+    case DType::kFloat:
+      return PackFrom<To, float>(dst, padded, src, width, k);
+    case DType::kFloat16:
+      return PackFrom<To, Half>(dst, padded, src, width, k);
+    case DType::kBFloat16:
+      return PackFrom<To, BFloat16>(dst, padded, src, width, k);
+    case DType::kDouble:
+      return PackFrom<To, double>(dst, padded, src, width, k);
+    default:
+      return;  // GemmSupports has refused it
   }
 }
 
@@ -177,15 +193,23 @@ template <class To>
 void PackInteger(To* dst, int padded, const Lines& src, int width, int64_t k) {
   switch (src.dtype) {
     case DType::kBool:
-    case DType::kUint8: return PackFrom<To, uint8_t>(dst, padded, src, width, k);
-    case DType::kInt8: return PackFrom<To, int8_t>(dst, padded, src, width, k);
-    case DType::kInt16: return PackFrom<To, int16_t>(dst, padded, src, width, k);
-    case DType::kUint16: return PackFrom<To, uint16_t>(dst, padded, src, width, k);
-    case DType::kInt32: return PackFrom<To, std::conditional_t<sizeof(To) == 4, uint32_t, int32_t>>(dst, padded, src, width, k);
-    case DType::kUint32: return PackFrom<To, uint32_t>(dst, padded, src, width, k);
+    case DType::kUint8:
+      return PackFrom<To, uint8_t>(dst, padded, src, width, k);
+    case DType::kInt8:
+      return PackFrom<To, int8_t>(dst, padded, src, width, k);
+    case DType::kInt16:
+      return PackFrom<To, int16_t>(dst, padded, src, width, k);
+    case DType::kUint16:
+      return PackFrom<To, uint16_t>(dst, padded, src, width, k);
+    case DType::kInt32:
+      return PackFrom<To, std::conditional_t<sizeof(To) == 4, uint32_t, int32_t>>(dst, padded, src, width, k);
+    case DType::kUint32:
+      return PackFrom<To, uint32_t>(dst, padded, src, width, k);
     case DType::kInt64:
-    case DType::kUint64: return PackFrom<To, uint64_t>(dst, padded, src, width, k);
-    default: return;  // GemmSupports has refused it
+    case DType::kUint64:
+      return PackFrom<To, uint64_t>(dst, padded, src, width, k);
+    default:
+      return;  // GemmSupports has refused it
   }
 }
 
@@ -195,8 +219,10 @@ void EachComplex(const Lines& src, int width, int64_t k, F&& f) {
   for (int64_t u = 0; u < k; ++u) {
     for (int i = 0; i < width; ++i) {
       const From x = p[i * src.line_stride + u * src.k_stride];
-      if constexpr (std::is_same_v<From, T>) f(u, i, x, T(0));
-      else f(u, i, static_cast<T>(x.real()), static_cast<T>(x.imag()));
+      if constexpr (std::is_same_v<From, T>)
+        f(u, i, x, T(0));
+      else
+        f(u, i, static_cast<T>(x.real()), static_cast<T>(x.imag()));
     }
   }
 }
@@ -205,18 +231,29 @@ void EachComplex(const Lines& src, int width, int64_t k, F&& f) {
 template <class T, class F>
 void VisitComplex(const Lines& src, int width, int64_t k, F&& f) {
   switch (src.dtype) {
-    case DType::kComplex64: return EachComplex<T, Complex64>(src, width, k, f);
-    case DType::kComplex128: return EachComplex<T, Complex128>(src, width, k, f);
-    default: return;  // GemmSupports has refused it
+    case DType::kComplex64:
+      return EachComplex<T, Complex64>(src, width, k, f);
+    case DType::kComplex128:
+      return EachComplex<T, Complex128>(src, width, k, f);
+    default:
+      return;  // GemmSupports has refused it
   }
 }
 
 }  // namespace
 
-void Pack(float* dst, int padded, const Lines& src, int width, int64_t k) { PackFloating(dst, padded, src, width, k); }
-void Pack(double* dst, int padded, const Lines& src, int width, int64_t k) { PackFloating(dst, padded, src, width, k); }
-void Pack(uint32_t* dst, int padded, const Lines& src, int width, int64_t k) { PackInteger(dst, padded, src, width, k); }
-void Pack(uint64_t* dst, int padded, const Lines& src, int width, int64_t k) { PackInteger(dst, padded, src, width, k); }
+void Pack(float* dst, int padded, const Lines& src, int width, int64_t k) {
+  PackFloating(dst, padded, src, width, k);
+}
+void Pack(double* dst, int padded, const Lines& src, int width, int64_t k) {
+  PackFloating(dst, padded, src, width, k);
+}
+void Pack(uint32_t* dst, int padded, const Lines& src, int width, int64_t k) {
+  PackInteger(dst, padded, src, width, k);
+}
+void Pack(uint64_t* dst, int padded, const Lines& src, int width, int64_t k) {
+  PackInteger(dst, padded, src, width, k);
+}
 
 void PackPairs(uint32_t* dst, int padded, const Lines& src, int width, int64_t k) {
   const int64_t whole = k / 2;

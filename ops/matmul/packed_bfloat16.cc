@@ -1,4 +1,5 @@
-// Products of bfloat16 pairs on AVX512-BF16, which no x86-64 level includes: compiled for it here, used when it's there.
+// Products of bfloat16 pairs on AVX512-BF16, which no x86-64 level includes: compiled for it here, used when
+// it's there.
 #include "ops/matmul/packed_engine.h"
 
 #if defined(__AVX512F__)
@@ -15,8 +16,8 @@ struct BFloat16Lanes {
 
 // Registers hold pairs of A and B as bits; accumulators are floats.
 template <int kRows, int kVectors>
-__attribute__((target("avx512bf16"))) void PairTile(int64_t depth, const uint32_t* a, const uint32_t* b, float* c,
-                                                    int64_t c_row, bool add) {
+__attribute__((target("avx512bf16"))) void PairTile(int64_t depth, const uint32_t* a, const uint32_t* b,
+                                                    float* c, int64_t c_row, bool add) {
   __m512 sum[kRows][kVectors] = {};
   for (int64_t u = 0; u < depth; ++u) {
     __m512bh right[kVectors];

@@ -10,7 +10,9 @@ struct ComplexProduct {
   static constexpr int kColumns = 2;
   static constexpr DType kAccumulator = accumulator;
   static int64_t Units(int64_t k) { return 2 * k; }
-  static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) { PackComplexLeft(to, padded, l, width, k); }
+  static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) {
+    PackComplexLeft(to, padded, l, width, k);
+  }
   static void PackRight(T* to, int padded, const Lines& l, int width, int64_t k) {
     PackComplexRight(to, padded, l, width, k);
   }

@@ -23,18 +23,21 @@ class PackedEngine {
   using L = typename P::Lanes;
   using Element = typename L::Element;
   using Accumulator = typename L::Accumulator;
-  static constexpr int kWidth = kTileVectors * L::kLanes;       // real columns of a right panel
-  static constexpr int kPanelColumns = kWidth / P::kColumns;    // columns of the problem in it
-  static constexpr int64_t kDepth = 1536 / sizeof(Element);     // units between two visits of the accumulators
-  static constexpr int64_t kBlockLeft = 12, kBlockRight = 8;    // panels of a block: both sides fit the L2 cache
-  static constexpr double kSerialWork = 1e6;                    // multiply-adds below which nothing is split
-  static constexpr int64_t kStrips = 16;                        // wanted, so that uneven cores even out
+  static constexpr int kWidth = kTileVectors * L::kLanes;     // real columns of a right panel
+  static constexpr int kPanelColumns = kWidth / P::kColumns;  // columns of the problem in it
+  static constexpr int64_t kDepth = 1536 / sizeof(Element);   // units between two visits of the accumulators
+  static constexpr int64_t kBlockLeft = 12,
+                           kBlockRight = 8;   // panels of a block: both sides fit the L2 cache
+  static constexpr double kSerialWork = 1e6;  // multiply-adds below which nothing is split
+  static constexpr int64_t kStrips = 16;      // wanted, so that uneven cores even out
   static constexpr int64_t kStripBytes = int64_t{1} << 20;
   static constexpr int64_t kSharedBytes = int64_t{64} << 20;
 
  public:
   explicit PackedEngine(const GemmArgs& g)
-      : g_(g), units_(P::Units(g.k)), work_(static_cast<double>(g.m) * static_cast<double>(g.n * P::kColumns) * units_) {
+      : g_(g),
+        units_(P::Units(g.k)),
+        work_(static_cast<double>(g.m) * static_cast<double>(g.n * P::kColumns) * units_) {
     left_panels_ = (g.m + kTileRows - 1) / kTileRows;
     height_ = (g.m + left_panels_ - 1) / left_panels_;  // evenly high panels: 16 rows are 8 + 8, not 14 + 2
     left_panels_ = (g.m + height_ - 1) / height_;
@@ -77,16 +80,24 @@ class PackedEngine {
     Item item;
     item.left = {g_.a.bytes() + a * SizeOf(g_.a.dtype), g_.a.dtype, g_.a.row, g_.a.column};
     item.right = {g_.b.bytes() + b * SizeOf(g_.b.dtype), g_.b.dtype, g_.b.column, g_.b.row};
-    item.epilogue = MakeEpilogue(g_, P::kAccumulator, g_.out.bytes() + out * SizeOf(g_.out.dtype),
-                                 g_.addend.data ? g_.addend.bytes() + addend * SizeOf(g_.addend.dtype) : nullptr);
-    item.direct = g_.out.dtype == P::kAccumulator && g_.out.column == 1 && !item.epilogue.addend && !item.epilogue.scaled;
+    item.epilogue =
+        MakeEpilogue(g_, P::kAccumulator, g_.out.bytes() + out * SizeOf(g_.out.dtype),
+                     g_.addend.data ? g_.addend.bytes() + addend * SizeOf(g_.addend.dtype) : nullptr);
+    item.direct = g_.out.dtype == P::kAccumulator && g_.out.column == 1 && !item.epilogue.addend &&
+                  !item.epilogue.scaled;
     return item;
   }
 
-  int64_t LeftBytes(int64_t panels) const { return panels * height_ * units_ * static_cast<int64_t>(sizeof(Element)); }
-  int64_t RightBytes(int64_t panels) const { return panels * kWidth * units_ * static_cast<int64_t>(sizeof(Element)); }
+  int64_t LeftBytes(int64_t panels) const {
+    return panels * height_ * units_ * static_cast<int64_t>(sizeof(Element));
+  }
+  int64_t RightBytes(int64_t panels) const {
+    return panels * kWidth * units_ * static_cast<int64_t>(sizeof(Element));
+  }
   int Rows(int64_t panel) const { return static_cast<int>(std::min(height_, g_.m - panel * height_)); }
-  int Columns(int64_t panel) const { return static_cast<int>(std::min<int64_t>(kPanelColumns, g_.n - panel * kPanelColumns)); }
+  int Columns(int64_t panel) const {
+    return static_cast<int>(std::min<int64_t>(kPanelColumns, g_.n - panel * kPanelColumns));
+  }
   int Vectors(int64_t panel) const { return Columns(panel) * P::kColumns > L::kLanes ? 2 : 1; }
 
   void PackLeft(Element* to, const Item& item, int64_t begin, int64_t end) const {
@@ -130,19 +141,23 @@ class PackedEngine {
     const int64_t pack_grain = std::max<int64_t>(1, (64 << 10) / std::max<int64_t>(1, panel_bytes));
     ParallelFor(end - begin, pack_grain, [&](int64_t b, int64_t e) {
       Element* to = shared + b * panel_bytes / static_cast<int64_t>(sizeof(Element));
-      if (share_left) PackLeft(to, item, begin + b, begin + e);
-      else PackRight(to, item, begin + b, begin + e);
+      if (share_left)
+        PackLeft(to, item, begin + b, begin + e);
+      else
+        PackRight(to, item, begin + b, begin + e);
     });
     const int64_t panels = share_left ? right_panels_ : left_panels_;
     const int64_t strip_bytes = share_left ? RightBytes(1) : LeftBytes(1);
     const int64_t most = std::max<int64_t>(1, kStripBytes / std::max<int64_t>(1, strip_bytes));
-    const int64_t least = std::max<int64_t>(1, static_cast<int64_t>(kSerialWork / 2 * static_cast<double>(panels) / work_));
+    const int64_t least =
+        std::max<int64_t>(1, static_cast<int64_t>(kSerialWork / 2 * static_cast<double>(panels) / work_));
     const int64_t strip = std::min(most, std::max(least, (panels + kStrips - 1) / kStrips));
     std::atomic<bool> ok{true};
     ParallelFor((panels + strip - 1) / strip, 1, [&](int64_t b, int64_t e) {
       for (int64_t s = b; s < e; ++s) {
         const int64_t first = s * strip, last = std::min(panels, first + strip);
-        Element* own = Buffer(share_left ? ScratchSlot::kRight : ScratchSlot::kLeft, strip_bytes * (last - first));
+        Element* own =
+            Buffer(share_left ? ScratchSlot::kRight : ScratchSlot::kLeft, strip_bytes * (last - first));
         bool done = own != nullptr;
         if (done && share_left) {
           PackRight(own, item, first, last);
@@ -162,8 +177,8 @@ class PackedEngine {
               int64_t q1) const {
     Accumulator* acc = nullptr;
     if (!item.direct) {
-      acc = static_cast<Accumulator*>(
-          Scratch(ScratchSlot::kAccumulator, kBlockLeft * kTileRows * kBlockRight * kWidth * sizeof(Accumulator)));
+      acc = static_cast<Accumulator*>(Scratch(
+          ScratchSlot::kAccumulator, kBlockLeft * kTileRows * kBlockRight * kWidth * sizeof(Accumulator)));
       if (acc == nullptr) return false;
     }
     for (int64_t p = p0; p < p1; p += kBlockLeft) {
@@ -181,8 +196,8 @@ class PackedEngine {
     return true;
   }
 
-  void Block(const Item& item, const Element* left, int64_t p0, int64_t p1, const Element* right, int64_t q0, int64_t q1,
-             Accumulator* acc) const {
+  void Block(const Item& item, const Element* left, int64_t p0, int64_t p1, const Element* right, int64_t q0,
+             int64_t q1, Accumulator* acc) const {
     const int64_t pieces = std::max<int64_t>(1, (units_ + kDepth - 1) / kDepth);
     const int64_t depth = (units_ + pieces - 1) / pieces;
     for (int64_t u = 0; u < units_; u += depth) {
@@ -206,8 +221,8 @@ class PackedEngine {
   }
 
   // A tile whose accumulators are out's own memory; one that reaches over out's edge goes through a buffer.
-  void DirectTile(const Item& item, TileKernel<L> kernel, int64_t depth, const Element* a, const Element* b, int64_t p,
-                  int64_t q, bool add) const {
+  void DirectTile(const Item& item, TileKernel<L> kernel, int64_t depth, const Element* a, const Element* b,
+                  int64_t p, int64_t q, bool add) const {
     const int64_t ld = item.epilogue.out_row * P::kColumns;
     Accumulator* to = reinterpret_cast<Accumulator*>(item.epilogue.out) + p * height_ * ld + q * kWidth;
     const int columns = Columns(q) * P::kColumns;
@@ -216,7 +231,8 @@ class PackedEngine {
     kernel(depth, a, b, edge, kWidth, false);
     const int rows = Rows(p);
     for (int i = 0; i < rows; ++i)
-      for (int j = 0; j < columns; ++j) to[i * ld + j] = add ? to[i * ld + j] + edge[i * kWidth + j] : edge[i * kWidth + j];
+      for (int j = 0; j < columns; ++j)
+        to[i * ld + j] = add ? to[i * ld + j] + edge[i * kWidth + j] : edge[i * kWidth + j];
   }
 
   const GemmArgs& g_;

@@ -10,8 +10,12 @@ struct IntegerProduct {
   static constexpr int kColumns = 1;
   static constexpr DType kAccumulator = accumulator;
   static int64_t Units(int64_t k) { return k; }
-  static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) { Pack(to, padded, l, width, k); }
-  static void PackRight(T* to, int padded, const Lines& l, int width, int64_t k) { Pack(to, padded, l, width, k); }
+  static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) {
+    Pack(to, padded, l, width, k);
+  }
+  static void PackRight(T* to, int padded, const Lines& l, int width, int64_t k) {
+    Pack(to, padded, l, width, k);
+  }
 };
 
 }  // namespace

@@ -1,5 +1,5 @@
-// Products with few rows: matrix times vector, one token through a linear layer. B is read once, where it lies, without
-// packing: what counts is the rate at which it streams from memory.
+// Products with few rows: matrix times vector, one token through a linear layer. B is read once, where it
+// lies, without packing: what counts is the rate at which it streams from memory.
 #pragma once
 
 #include "ops/matmul/gemm.h"

@@ -1,5 +1,5 @@
-// Tile kernels: the innermost loop of the packed product. A tile is kRows x (vectors * kLanes) accumulators in registers;
-// it reads one panel of A and one of B (pack.h) and adds to, or overwrites, a piece of C.
+// Tile kernels: the innermost loop of the packed product. A tile is kRows x (vectors * kLanes) accumulators
+// in registers; it reads one panel of A and one of B (pack.h) and adds to, or overwrites, a piece of C.
 #pragma once
 
 #if defined(__x86_64__)
@@ -66,8 +66,8 @@ using TileKernel = void (*)(int64_t depth, const typename L::Element* a, const t
                             typename L::Accumulator* c, int64_t c_row, bool add);
 
 template <class L, int kRows, int kVectors>
-void Tile(int64_t depth, const typename L::Element* a, const typename L::Element* b, typename L::Accumulator* c,
-          int64_t c_row, bool add) {
+void Tile(int64_t depth, const typename L::Element* a, const typename L::Element* b,
+          typename L::Accumulator* c, int64_t c_row, bool add) {
   using R = typename L::Register;
   typedef R Unaligned __attribute__((aligned(alignof(typename L::Element)), may_alias));
   R sum[kRows][kVectors] = {};

@@ -5,12 +5,14 @@
 
 namespace anycann {
 
-Status aclnn::MatmulWeightNz(Call& call, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8_t) {
+Status aclnn::MatmulWeightNz(Call& call, const aclTensor* self, const aclTensor* mat2, aclTensor* out,
+                             int8_t) {
   FractalNz nz;
   return LaunchMatmul(call, self, mat2, out, FractalNz::Of(mat2, &nz) ? &nz : nullptr);
 }
 
-Status aclnn::BatchMatMulWeightNz(Call& call, const aclTensor* self, const aclTensor* mat2, aclTensor* out, int8_t) {
+Status aclnn::BatchMatMulWeightNz(Call& call, const aclTensor* self, const aclTensor* mat2, aclTensor* out,
+                                  int8_t) {
   FractalNz nz;
   RETURN_IF_ERROR(call.RequireRank(self, "self", 2, kMaxRank));
   return LaunchMatmul(call, self, mat2, out, FractalNz::Of(mat2, &nz) ? &nz : nullptr);
