@@ -9,6 +9,7 @@
 #include "ops/matmul/epilogue.h"
 #include "ops/matmul/packed.h"
 #include "ops/matmul/thin.h"
+#include "ops/matmul/tile.h"
 
 namespace anycann {
 namespace {

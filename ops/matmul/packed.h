@@ -13,6 +13,5 @@ bool PackedDouble(const GemmArgs& g);    // any floating type
 bool PackedInteger(const GemmArgs& g);   // integers and bool; wraps
 bool PackedComplex(const GemmArgs& g);   // complex64, complex128
 bool PackedBFloat16(const GemmArgs& g);  // both operands bfloat16, on a processor with AVX512-BF16
-bool HasBFloat16Dot();
 
 }  // namespace anycann

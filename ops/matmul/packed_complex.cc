@@ -1,4 +1,4 @@
-#include "ops/matmul/packed_engine.h"
+#include "ops/matmul/packed_gemm.h"
 
 namespace anycann {
 namespace {
@@ -9,7 +9,7 @@ struct ComplexProduct {
   using T = typename L::Element;
   static constexpr int kColumns = 2;
   static constexpr DType kAccumulator = accumulator;
-  static int64_t Units(int64_t k) { return 2 * k; }
+  static constexpr int kPerUnit = -2;
   static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) {
     PackComplexLeft(to, padded, l, width, k);
   }
@@ -22,8 +22,8 @@ struct ComplexProduct {
 
 bool PackedComplex(const GemmArgs& g) {
   if (g.a.dtype == DType::kComplex64 && g.b.dtype == DType::kComplex64)
-    return PackedEngine<ComplexProduct<FloatLanes, DType::kComplex64>>(g).Run();
-  return PackedEngine<ComplexProduct<DoubleLanes, DType::kComplex128>>(g).Run();
+    return RunPackedGemm<ComplexProduct<FloatLanes, DType::kComplex64>>(g);
+  return RunPackedGemm<ComplexProduct<DoubleLanes, DType::kComplex128>>(g);
 }
 
 }  // namespace anycann

@@ -1,4 +1,4 @@
-#include "ops/matmul/packed_engine.h"
+#include "ops/matmul/packed_gemm.h"
 
 namespace anycann {
 namespace {
@@ -7,7 +7,7 @@ struct FloatProduct {
   using Lanes = FloatLanes;
   static constexpr int kColumns = 1;
   static constexpr DType kAccumulator = DType::kFloat;
-  static int64_t Units(int64_t k) { return k; }
+  static constexpr int kPerUnit = 1;
   static void PackLeft(float* to, int padded, const Lines& l, int width, int64_t k) {
     Pack(to, padded, l, width, k);
   }
@@ -18,6 +18,6 @@ struct FloatProduct {
 
 }  // namespace
 
-bool PackedFloat(const GemmArgs& g) { return PackedEngine<FloatProduct>(g).Run(); }
+bool PackedFloat(const GemmArgs& g) { return RunPackedGemm<FloatProduct>(g); }
 
 }  // namespace anycann

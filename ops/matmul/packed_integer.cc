@@ -1,4 +1,4 @@
-#include "ops/matmul/packed_engine.h"
+#include "ops/matmul/packed_gemm.h"
 
 namespace anycann {
 namespace {
@@ -9,7 +9,7 @@ struct IntegerProduct {
   using Lanes = IntegerLanes<T>;
   static constexpr int kColumns = 1;
   static constexpr DType kAccumulator = accumulator;
-  static int64_t Units(int64_t k) { return k; }
+  static constexpr int kPerUnit = 1;
   static void PackLeft(T* to, int padded, const Lines& l, int width, int64_t k) {
     Pack(to, padded, l, width, k);
   }
@@ -22,8 +22,8 @@ struct IntegerProduct {
 
 bool PackedInteger(const GemmArgs& g) {
   if (SizeOf(g.a.dtype) < 8 && SizeOf(g.b.dtype) < 8 && SizeOf(g.out.dtype) < 8)
-    return PackedEngine<IntegerProduct<uint32_t, DType::kInt32>>(g).Run();
-  return PackedEngine<IntegerProduct<uint64_t, DType::kInt64>>(g).Run();
+    return RunPackedGemm<IntegerProduct<uint32_t, DType::kInt32>>(g);
+  return RunPackedGemm<IntegerProduct<uint64_t, DType::kInt64>>(g);
 }
 
 }  // namespace anycann

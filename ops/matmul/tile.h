@@ -6,7 +6,6 @@
 #include <immintrin.h>
 #endif
 
-#include <array>
 #include <cstdint>
 #include <utility>
 
@@ -94,7 +93,19 @@ void Tile(int64_t depth, const typename L::Element* a, const typename L::Element
   }
 }
 
-// The kernels of every height up to kTileRows and one or two vectors: table[vectors - 1][rows - 1].
+// Registers of pairs of bfloat16 on AVX512-BF16; their kernels are in tile_bfloat16.cc.
+struct BFloat16Lanes {
+  using Element = uint32_t;  // a pair, the first in the low half
+  using Accumulator = float;
+  static constexpr int kLanes = kVectorBytes / 4;
+};
+bool HasBFloat16Dot();
+
+// The kernel of `vectors` (1 or 2) and `rows` (1 to kTileRows). Defined in tile_*.cc, so that they are
+// compiled once.
+template <class L>
+TileKernel<L> FindTile(int vectors, int rows);
+
 template <class L>
 struct TileTable {
   TileKernel<L> kernels[kTileVectors][kTileRows];
@@ -103,7 +114,5 @@ template <class L, int... kRows>
 constexpr TileTable<L> MakeTiles(std::integer_sequence<int, kRows...>) {
   return {{{&Tile<L, kRows + 1, 1>...}, {&Tile<L, kRows + 1, 2>...}}};
 }
-template <class L>
-inline constexpr TileTable<L> kTiles = MakeTiles<L>(std::make_integer_sequence<int, kTileRows>());
 
 }  // namespace anycann

@@ -71,6 +71,17 @@ def test_mm_large(dtype, shape):
         check(out, product(a, b), k)
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64, torch.int32, torch.complex64])
+@pytest.mark.parametrize("shape", [(64, 20011, 48), (5, 40000, 7), (200, 17000, 300)])
+def test_mm_deep(dtype, shape):
+    m, k, n = shape
+    a, b = operands((m, k), (k, n), dtype)
+    self = cases.tensor((m, n), dtype, "contiguous", -3, 3, 5)
+    expected = cases.wide(self) + product(a, b)
+    aclnn.call("InplaceAddmm", self, a, b, 1, 1, 0)
+    check(self, expected, k)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
 @pytest.mark.parametrize("a_shape,b_shape", [
     ((7,), (7,)), ((7,), (7, 5)), ((4, 7), (7,)), ((2, 4, 7), (7,)), ((7,), (2, 7, 5)), ((2, 4, 7), (7, 5)), ((4, 7), (2, 7, 5)),
