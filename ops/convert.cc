@@ -46,7 +46,7 @@ void ConvertLoop(void* dst, const void* src, int64_t n) {
 #if defined(__F16C__)
 // g++ 12 does not vectorise the scalar conversions.
 template <>
-void ConvertLoop<float, Half>(void* dst, const void* src, int64_t n) {
+[[maybe_unused]] void ConvertLoop<float, Half>(void* dst, const void* src, int64_t n) {
   float* d = static_cast<float*>(dst);
   const Half* s = static_cast<const Half*>(src);
   int64_t i = 0;
@@ -59,7 +59,7 @@ void ConvertLoop<float, Half>(void* dst, const void* src, int64_t n) {
   for (; i < n; ++i) d[i] = s[i];
 }
 template <>
-void ConvertLoop<Half, float>(void* dst, const void* src, int64_t n) {
+[[maybe_unused]] void ConvertLoop<Half, float>(void* dst, const void* src, int64_t n) {
   Half* d = static_cast<Half*>(dst);
   const float* s = static_cast<const float*>(src);
   int64_t i = 0;
