@@ -134,7 +134,8 @@ Status SynchronizeDevice(int64_t timeout_ns) {
   for (Stream* s : c->device()->Streams()) {
     const int64_t left =
         timeout_ns < 0 ? Stream::kNever : std::max<int64_t>(0, timeout_ns - (NowNanoseconds() - begin));
-    Status status = first.ok() ? s->Synchronize(left) : Status();
+    // Nothing runs on a captured stream; to wait for it would spoil the capture.
+    Status status = first.ok() && s->capture() == nullptr ? s->Synchronize(left) : Status();
     if (first.ok()) first = std::move(status);
     s->Unref();
   }

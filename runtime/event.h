@@ -2,6 +2,10 @@
 // refer to the record that was the last one when they were submitted.
 //
 // As in CUDA, an event that was never recorded counts as reached: nobody waits for it.
+//
+// An event that is a flag (ACL_EVENT_EXTERNAL, and every notify) is different: a wait looks at it when the
+// stream gets there, and then waits until a record raises it, even one that is submitted later; a reset
+// lowers it. So a captured model can wait for something that happens outside of it at each replay.
 #pragma once
 
 #include <atomic>
@@ -11,6 +15,7 @@
 #include "base/spin_lock.h"
 #include "base/status.h"
 #include "runtime/fence.h"
+#include "runtime/model.h"
 #include "runtime/object.h"
 
 namespace anycann {
@@ -19,7 +24,11 @@ class Stream;
 
 class ANYCANN_API Event : public Object<Event, ObjectKind::kEvent> {
  public:
+  static constexpr uint32_t kExternal = 0x20;  // ACL_EVENT_EXTERNAL
+
   static Status Create(uint32_t flags, Event** out);
+  // A flag that the wait that it lets pass lowers (aclrtCreateNotify).
+  static Status CreateNotify(Event** out);
   static Status Find(const char* function, void* handle, Event** out);
   static Status Destroy(Event* event);
 
@@ -41,15 +50,29 @@ class ANYCANN_API Event : public Object<Event, ObjectKind::kEvent> {
   // The last record; null when never recorded.
   Ref<Fence> fence() const;
   void SetFence(Ref<Fence> fence);
+  void SetCaptured(Ref<Model> model, Progress progress);
+  bool captured() const;  // the last record belongs to a capture
+
+  // Of a flag. TakeFlag: true when it is raised; else the fence that the next record reaches, null without
+  // memory.
+  bool TakeFlag(Ref<Fence>* next);
+  void RaiseFlag();
+  void LowerFlag();
 
  private:
   friend class Object<Event, ObjectKind::kEvent>;
   Event() = default;
   ~Event() = default;
+  Status SubmitFlag(Stream* stream, const char* name, PlanKind kind, bool raise);
 
   uint32_t id_ = 0, flags_ = 0;
   mutable SpinLock lock_;
-  Ref<Fence> fence_;  // lock_
+  Ref<Fence> fence_;  // lock_, like all below
+  Ref<Model> captured_by_;
+  Progress captured_at_;
+  bool is_flag_ = false, lowers_itself_ = false;  // constant
+  bool raised_ = false;
+  Ref<Fence> upcoming_;  // of the next record, when somebody waits for it
 };
 
 }  // namespace anycann

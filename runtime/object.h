@@ -45,6 +45,13 @@ class ANYCANN_API Object {
   }
   bool alive() const { return kind_.load(std::memory_order_acquire) == K; }
 
+  // Adds a reference unless the object is gone: for pointers that may be stale.
+  bool TryAddRef() {
+    int32_t n = references_.load(std::memory_order_relaxed);
+    while (n > 0 && !references_.compare_exchange_weak(n, n + 1, std::memory_order_acq_rel)) {
+    }
+    return n > 0;
+  }
   void AddRef() { references_.fetch_add(1, std::memory_order_relaxed); }
   void Unref() {
     if (references_.fetch_sub(1, std::memory_order_acq_rel) == 1) Recycle();

@@ -24,6 +24,7 @@ enum class PlanKind : uint8_t {
   kHostCallback,  // client code: runs where it is subscribed, never on a helping thread, may block
   kEventRecord,
   kEventWait,  // never "runs": the stream is parked until the event completes
+  kFlagWait,   // the same for an event that is a flag: looked at when the stream gets there
   kMarker,     // bookkeeping of the runtime (notify, label, capture markers)
 };
 

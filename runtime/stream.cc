@@ -9,7 +9,9 @@
 #include "base/futex.h"
 #include "base/log.h"
 #include "runtime/callback.h"
+#include "runtime/event.h"
 #include "runtime/execute.h"
+#include "runtime/model.h"
 #include "runtime/object_pool.h"
 
 namespace anycann {
@@ -36,7 +38,9 @@ std::atomic<uint32_t> next_id{1};
 bool IsWork(const Plan& plan) { return plan.kind == PlanKind::kKernel || plan.kind == PlanKind::kCopy; }
 
 bool RunsAtOnce(const Plan& plan) {
-  if (plan.kind == PlanKind::kEventWait || plan.kind == PlanKind::kHostCallback) return false;
+  if (plan.kind == PlanKind::kEventWait || plan.kind == PlanKind::kFlagWait ||
+      plan.kind == PlanKind::kHostCallback)
+    return false;
   return EstimateNanoseconds(plan) <= kInlineNanoseconds || !Device::HasRunners();
 }
 
@@ -127,6 +131,13 @@ void Stream::Pop() {
 }
 
 Status Stream::Submit(Plan* plan) {
+  if (capture_.load(std::memory_order_relaxed) != nullptr) [[unlikely]] {
+    if (const Ref<Model> model = Model::Of(this)) return model->Record(this, plan);
+  }
+  return SubmitNow(plan);
+}
+
+Status Stream::SubmitNow(Plan* plan) {
   lock_.lock();
   if (!running_ && count_ == 0 && RunsAtOnce(*plan)) {
     running_ = true;
@@ -152,6 +163,14 @@ Status Stream::Submit(Plan* plan) {
 }
 
 Status Stream::SubmitAll(Plan* const* plans, size_t count) {
+  if (const Ref<Model> model = Model::Of(this)) {
+    Status status;
+    for (size_t i = 0; i < count; ++i) {
+      Status one = model->Record(this, plans[i]);
+      if (status.ok()) status = std::move(one);
+    }
+    return status;
+  }
   double total = 0;
   for (size_t i = 0; i < count; ++i) total += static_cast<double>(EstimateNanoseconds(*plans[i]));
   lock_.lock();
@@ -171,7 +190,7 @@ Status Stream::SubmitAll(Plan* const* plans, size_t count) {
 
 // A head that only waits is dealt with at once: no runner needs to wake for it.
 Stream::Step Stream::StartHead(Plan* plan) {
-  if (plan->kind == PlanKind::kEventWait) {
+  if (plan->kind == PlanKind::kEventWait || plan->kind == PlanKind::kFlagWait) {
     if (!PassesWait(plan)) return Step::kParked;
     Pop();
     Finished();
@@ -194,16 +213,29 @@ Stream::Step Stream::StartHead(Plan* plan) {
 }
 
 bool Stream::PassesWait(Plan* plan) {
-  auto* fence = static_cast<Fence*>(plan->payload);
-  if (fence->done()) return true;
+  if (plan->kind == PlanKind::kEventWait) return !ParkOn(Ref<Fence>::To(static_cast<Fence*>(plan->payload)));
+  auto* event = static_cast<Event*>(plan->payload);
+  for (;;) {
+    Ref<Fence> next;
+    if (event->TakeFlag(&next)) return true;
+    if (!next) {
+      if (!has_error_) KeepError(plan, Status(kRtMemoryAllocation, "out of memory for a wait"));
+      return true;
+    }
+    if (ParkOn(std::move(next))) return false;
+  }
+}
+
+bool Stream::ParkOn(Ref<Fence> fence) {
+  if (fence->done()) return false;
   parked_ = true;  // before Park: the fence may be reached right after it
   if (!fence->Park(this)) {
     parked_ = false;
-    return true;
+    return false;
   }
-  waits_for_ = Ref<Fence>::To(fence);
+  waits_for_ = std::move(fence);
   WakeSleepers();  // they can follow the dependency
-  return false;
+  return true;
 }
 
 Stream::Step Stream::RunOne(int64_t bound_ns) {

@@ -22,7 +22,7 @@
 
 namespace anycann {
 
-class Capture;
+class Model;
 
 // Queues `plan` on the client's stream (nullptr: the default stream of the current context) and takes over
 // one reference to it. An operator's own failure isn't returned here: it stays with the stream.
@@ -38,7 +38,8 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   // Ends the handle after its Plans have run, or with `force` without running those that are still queued.
   static Status Destroy(Stream* stream, bool force);
 
-  Status Submit(Plan* plan);
+  Status Submit(Plan* plan);  // records it while the stream is captured
+  Status SubmitNow(Plan* plan);
   // As one: the Plans of a replayed graph. Takes over a reference to each.
   Status SubmitAll(Plan* const* plans, size_t count);
 
@@ -61,8 +62,9 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   uint32_t flags() const { return flags_; }
   bool stops_on_failure() const { return stops_on_failure_; }
   void set_stops_on_failure(bool on) { stops_on_failure_ = on; }
-  Capture* capture() const { return capture_.load(std::memory_order_acquire); }
-  void set_capture(Capture* capture) { capture_.store(capture, std::memory_order_release); }
+  // The model that takes what is submitted; nullptr when it runs.
+  Model* capture() const { return capture_.load(std::memory_order_acquire); }
+  void set_capture(Model* model) { capture_.store(model, std::memory_order_release); }
   // Kept for the client, without effect here.
   std::atomic<uint32_t> overflow_switch{0}, custom_tag{0}, cache_op_info{0};
 
@@ -84,7 +86,8 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   void Pop();                     // lock held
   Step RunOne(int64_t bound_ns);  // lock held on entry and exit, not in between
   Step StartHead(Plan* plan);     // lock held
-  bool PassesWait(Plan* plan);    // lock held
+  bool PassesWait(Plan* plan);    // lock held; parks the stream when it must wait
+  bool ParkOn(Ref<Fence> fence);  // lock held; false when it is reached already
   void Execute(Plan* plan);
   void Finished();                    // lock held; wakes those whose target is reached
   void UnlockAndHandOn();             // lock held on entry: restores the invariant
@@ -101,7 +104,7 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   uint32_t id_ = 0, priority_ = 0, flags_ = 0;
   std::atomic<bool> stops_on_failure_{false};
   std::atomic<bool> has_error_{false};
-  std::atomic<Capture*> capture_{nullptr};
+  std::atomic<Model*> capture_{nullptr};
   std::atomic<uint64_t> completed_{0};
   std::atomic<uint32_t> progress_{0};  // sleeping waiters wait on it
 

@@ -31,8 +31,10 @@ Plan* MakePlan(F f, double flops = 0, PlanKind kind = PlanKind::kKernel) {
   Plan* p = Plan::Create("test", kind);
   p->cost.flops = flops;
   p->SetKernel([f](const Run&) -> Status {
-    if constexpr (std::is_same_v<decltype(f()), Status>) return f();
-    else f();
+    if constexpr (std::is_same_v<decltype(f()), Status>)
+      return f();
+    else
+      f();
     return Status();
   });
   return p;
@@ -72,7 +74,12 @@ TEST_F(StreamTest, SmallPlansRunOnTheSubmittingThread) {
 TEST_F(StreamTest, LargePlansDoNotBlockTheSubmitter) {
   Stream* s = NewStream();
   std::atomic<bool> go{false};
-  ASSERT_TRUE(s->Submit(MakePlan([&] { while (!go) std::this_thread::yield(); }, kLargeFlops)).ok());
+  ASSERT_TRUE(s->Submit(MakePlan(
+                            [&] {
+                              while (!go) std::this_thread::yield();
+                            },
+                            kLargeFlops))
+                  .ok());
   EXPECT_FALSE(s->Idle());
   EXPECT_EQ(s->Synchronize(1000000).code(), kRtStreamSyncTimeout);
   go = true;
@@ -85,10 +92,13 @@ TEST_F(StreamTest, EventsOrderStreams) {
   Event *ab = NewEvent(), *bc = NewEvent();
   std::atomic<bool> go{false};
   std::vector<int> order;
-  ASSERT_TRUE(a->Submit(MakePlan([&] {
-                 while (!go) std::this_thread::yield();
-                 order.push_back(1);
-               }, kLargeFlops)).ok());
+  ASSERT_TRUE(a->Submit(MakePlan(
+                            [&] {
+                              while (!go) std::this_thread::yield();
+                              order.push_back(1);
+                            },
+                            kLargeFlops))
+                  .ok());
   ASSERT_TRUE(ab->Record(a).ok());
   EXPECT_FALSE(ab->Reached());
   ASSERT_TRUE(ab->Wait(b).ok());
@@ -112,7 +122,12 @@ TEST_F(StreamTest, AWaiterRunsWhatItWaitsForThroughEvents) {
   Stream *a = NewStream(), *b = NewStream(), *c = NewStream();
   Event *ab = NewEvent(), *bc = NewEvent();
   std::atomic<bool> go{false};
-  ASSERT_TRUE(a->Submit(MakePlan([&] { while (!go) std::this_thread::yield(); }, kLargeFlops)).ok());
+  ASSERT_TRUE(a->Submit(MakePlan(
+                            [&] {
+                              while (!go) std::this_thread::yield();
+                            },
+                            kLargeFlops))
+                  .ok());
   std::atomic<int> ran{0};
   for (int i = 0; i < 10; ++i) ASSERT_TRUE(a->Submit(MakePlan([&] { ++ran; }, kLargeFlops)).ok());
   ASSERT_TRUE(ab->Record(a).ok());
@@ -174,10 +189,13 @@ TEST_F(StreamTest, AbortDropsWhatIsQueuedAndFreesThoseWhoWait) {
   Event* e = NewEvent();
   std::atomic<bool> go{false}, started{false};
   std::atomic<int> ran{0};
-  ASSERT_TRUE(a->Submit(MakePlan([&] {
-                 started = true;
-                 while (!go) std::this_thread::yield();
-               }, kLargeFlops)).ok());
+  ASSERT_TRUE(a->Submit(MakePlan(
+                            [&] {
+                              started = true;
+                              while (!go) std::this_thread::yield();
+                            },
+                            kLargeFlops))
+                  .ok());
   while (!started) std::this_thread::yield();
   ASSERT_TRUE(a->Submit(MakePlan([&] { ++ran; })).ok());
   ASSERT_TRUE(e->Record(a).ok());
@@ -196,7 +214,12 @@ TEST_F(StreamTest, AbortOfAStreamThatWaitsLeavesItUsable) {
   Stream *a = NewStream(), *b = NewStream();
   Event* e = NewEvent();
   std::atomic<bool> go{false};
-  ASSERT_TRUE(a->Submit(MakePlan([&] { while (!go) std::this_thread::yield(); }, kLargeFlops)).ok());
+  ASSERT_TRUE(a->Submit(MakePlan(
+                            [&] {
+                              while (!go) std::this_thread::yield();
+                            },
+                            kLargeFlops))
+                  .ok());
   ASSERT_TRUE(e->Record(a).ok());
   ASSERT_TRUE(e->Wait(b).ok());
   b->Abort();
@@ -227,14 +250,14 @@ TEST_F(StreamTest, SynchronizeDeviceWaitsForAllStreams) {
   EXPECT_EQ(ran, 8);
 }
 
-// 32 threads submit to 64 streams, with events between them: in each stream every Plan runs once and in order, and
-// never before what it waits for in other streams.
+// 32 threads submit to 64 streams, with events between them: in each stream every Plan runs once and in
+// order, and never before what it waits for in other streams.
 TEST_F(StreamTest, ManyThreadsManyStreams) {
   constexpr int kThreads = 32, kStreams = 64;
   struct Lane {
     Stream* stream;
-    std::mutex mutex;                // orders tickets as submissions
-    int64_t tickets = 0;             // under mutex
+    std::mutex mutex;     // orders tickets as submissions
+    int64_t tickets = 0;  // under mutex
     std::atomic<int64_t> executed{0};
   };
   std::vector<Lane> lanes(kStreams);
@@ -283,7 +306,8 @@ TEST_F(StreamTest, ManyThreadsManyStreams) {
             ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
             if (i % 64 == 0) static_cast<void>(l.stream->Synchronize(100000));
             break;
-          default: ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
+          default:
+            ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
         }
       }
       ASSERT_TRUE(Event::Destroy(e).ok());

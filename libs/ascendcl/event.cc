@@ -19,6 +19,12 @@ aclError Create(const char* function, aclrtEvent* event, uint32_t flag) {
   });
 }
 
+Status CheckNotCaptured(const char* function, const Event* e) {
+  if (!e->captured()) return Status();
+  return Error(ACL_ERROR_RT_EVENT_CAPTURED, "{}: event {} was recorded in a capture: it is never reached",
+               function, e->id());
+}
+
 template <class Body>
 aclError OnEvent(const char* function, aclrtEvent handle, Body&& body) {
   return Door(function, [&]() -> Status {
@@ -89,6 +95,7 @@ aclError aclrtSynchronizeEventWithTimeout(aclrtEvent event, int32_t timeout) {
 aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
   ANYCANN_NOT_NULL(status);
   return OnEvent(__func__, event, [&](Event* e) {
+    RETURN_IF_ERROR(CheckNotCaptured("aclrtQueryEvent", e));
     *status = e->Reached() ? ACL_EVENT_STATUS_COMPLETE : ACL_EVENT_STATUS_NOT_READY;
     return Status();
   });
@@ -97,6 +104,7 @@ aclError aclrtQueryEvent(aclrtEvent event, aclrtEventStatus* status) {
 aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* status) {
   ANYCANN_NOT_NULL(status);
   return OnEvent(__func__, event, [&](Event* e) {
+    RETURN_IF_ERROR(CheckNotCaptured("aclrtQueryEventStatus", e));
     *status = e->Reached() ? ACL_EVENT_RECORDED_STATUS_COMPLETE : ACL_EVENT_RECORDED_STATUS_NOT_READY;
     return Status();
   });
@@ -105,6 +113,7 @@ aclError aclrtQueryEventStatus(aclrtEvent event, aclrtEventRecordedStatus* statu
 aclError aclrtQueryEventWaitStatus(aclrtEvent event, aclrtEventWaitStatus* status) {
   ANYCANN_NOT_NULL(status);
   return OnEvent(__func__, event, [&](Event* e) {
+    RETURN_IF_ERROR(CheckNotCaptured("aclrtQueryEventWaitStatus", e));
     *status = e->Reached() ? ACL_EVENT_WAIT_STATUS_COMPLETE : ACL_EVENT_WAIT_STATUS_NOT_READY;
     return Status();
   });
