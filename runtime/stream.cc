@@ -348,7 +348,13 @@ void Stream::FinishCallback(Status status) {
 
 bool Stream::Idle() { return completed_.load(std::memory_order_acquire) >= submitted(); }
 
-Status Stream::Synchronize(int64_t timeout_ns) { return WaitFor(submitted(), timeout_ns); }
+Status Stream::Synchronize(int64_t timeout_ns) {
+  if (const Ref<Model> model = Model::Of(this)) {
+    model->Invalidate(fmt::format("stream {} was synchronised during the capture", id_));
+    return Error(107027, "stream {} is being captured: nothing runs on it that could be waited for", id_);
+  }
+  return WaitFor(submitted(), timeout_ns);
+}
 
 uint64_t Stream::submitted() {
   std::lock_guard<SpinLock> lock(lock_);
