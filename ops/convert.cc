@@ -169,6 +169,17 @@ Element ElementOf(const ScalarValue& value, DType dtype) {
   return e;
 }
 
+double ReadDouble(const TensorView& v) {
+  double d;
+  Convert(&d, DType::kDouble, v.data, v.dtype, 1);
+  return d;
+}
+int64_t ReadInt64(const TensorView& v) {
+  int64_t i;
+  Convert(&i, DType::kInt64, v.data, v.dtype, 1);
+  return i;
+}
+
 void Fill(const TensorView& dst, const void* value) {
   TensorView scalar = dst;
   scalar.data = const_cast<void*>(value);

@@ -25,6 +25,10 @@ struct Element {
 };
 Element ElementOf(const ScalarValue& value, DType dtype);
 
+// The value of a tensor of one element: a count or a scale that the device holds.
+double ReadDouble(const TensorView& v);
+int64_t ReadInt64(const TensorView& v);
+
 // Fills dst with the element at `value`, which has dst's type.
 void Fill(const TensorView& dst, const void* value);
 

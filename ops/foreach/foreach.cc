@@ -8,45 +8,46 @@
 namespace anycann {
 namespace {
 
-Status CheckList(Call& call, const aclTensorList* list, const char* what, size_t k, uint64_t count) {
-  if (list->size != count)
-    return call.Invalid("{} list {} has {} tensors, expected {}", what, k, list->size, count);
-  for (uint64_t i = 0; i < count; ++i) {
-    if (list->values[i] == nullptr) return call.Invalid("tensor {} of {} list {} is null", i, what, k);
-    const DType t = list->values[i]->view.dtype, first = list->values[0]->view.dtype;
+Status CheckList(Call& call, const NamedTensors& list, size_t count) {
+  const TensorSpan& tensors = list.tensors;
+  if (tensors.size() != count)
+    return call.Invalid("{} has {} tensors, expected {}", list.name, tensors.size(), count);
+  for (size_t i = 0; i < count; ++i) {
+    if (tensors[i] == nullptr) return call.Invalid("tensor {} of {} is null", i, list.name);
+    const DType t = tensors[i]->view.dtype, first = tensors[0]->view.dtype;
     if (t != first)
-      return call.Invalid("tensor {} of {} list {} has type {}, expected that of the list's first, {}", i,
-                          what, k, Name(t), Name(first));
+      return call.Invalid("tensor {} of {} has type {}, expected that of the list's first, {}", i, list.name,
+                          Name(t), Name(first));
   }
   return Status();
 }
 
 }  // namespace
 
-Status ForeachOperands(Call& call, std::span<const aclTensorList* const> inputs,
-                       std::span<const aclTensorList* const> outputs, std::vector<Arg>* operands,
-                       Cost* cost) {
-  const uint64_t count = outputs[0]->size;
-  for (size_t k = 0; k < inputs.size(); ++k) RETURN_IF_ERROR(CheckList(call, inputs[k], "input", k, count));
-  for (size_t k = 0; k < outputs.size(); ++k)
-    RETURN_IF_ERROR(CheckList(call, outputs[k], "output", k, count));
+Status ForeachOperands(Call& call, std::span<const NamedTensors> inputs,
+                       std::span<const NamedTensors> outputs, std::vector<Arg>* operands, Cost* cost) {
+  const TensorSpan& out = outputs[0].tensors;
+  const size_t count = out.size();
+  for (const NamedTensors& list : inputs) RETURN_IF_ERROR(CheckList(call, list, count));
+  for (const NamedTensors& list : outputs) RETURN_IF_ERROR(CheckList(call, list, count));
   operands->reserve((inputs.size() + outputs.size()) * count + 1);
-  for (size_t k = 0; k < inputs.size(); ++k) {
-    for (uint64_t i = 0; i < count; ++i) {
-      const aclTensor *x = inputs[k]->values[i], *out = outputs[0]->values[i];
+  for (const NamedTensors& list : inputs) {
+    for (size_t i = 0; i < count; ++i) {
+      const aclTensor* x = list.tensors[i];
       TensorView view;
-      if (!BroadcastTo(x->view, out->view.dims, out->view.rank, &view))
-        return call.Invalid(
-            "tensor {} of input list {} has shape {}, which can't be broadcast to the output's, {}", i, k,
-            ShapeString(x->view), ShapeString(out->view));
+      if (!BroadcastTo(x->view, out[i]->view.dims, out[i]->view.rank, &view))
+        return call.Invalid("tensor {} of {} has shape {}, which can't be broadcast to {}'s, {}", i,
+                            list.name, ShapeString(x->view), outputs[0].name, ShapeString(out[i]->view));
       operands->push_back(In(x, view));
       cost->bytes += static_cast<double>(x->view.nbytes());
     }
   }
-  for (size_t k = 0; k < outputs.size(); ++k) {
-    for (uint64_t i = 0; i < count; ++i) {
-      const aclTensor* x = outputs[k]->values[i];
-      RETURN_IF_ERROR(call.RequireSameShape(x, "an output", outputs[0]->values[i], "the first output"));
+  for (const NamedTensors& list : outputs) {
+    for (size_t i = 0; i < count; ++i) {
+      const aclTensor* x = list.tensors[i];
+      if (!x->view.SameShape(out[i]->view))
+        return call.Invalid("tensor {} of {} has shape {}, expected that of {}'s, {}", i, list.name,
+                            ShapeString(x->view), outputs[0].name, ShapeString(out[i]->view));
       operands->push_back(Out(x));
       cost->bytes += static_cast<double>(x->view.nbytes());
       cost->flops += static_cast<double>(x->view.numel());
@@ -127,9 +128,14 @@ Bytes ConstantsOf(const TensorView& v, DType type) {
 Status LaunchForeach(Call& call, std::span<const aclTensorList* const> inputs,
                      const ForeachConstants& constants, const aclTensorList* out,
                      const ElementwiseKernel& kernel, DType compute) {
+  static constexpr const char* kNames[] = {"x1", "x2", "x3"};
+  NamedTensors in[3];
+  for (size_t k = 0; k < inputs.size(); ++k) in[k] = {kNames[k], TensorsOf(inputs[k])};
+  const NamedTensors outputs{"out", TensorsOf(out)};
   std::vector<Arg> operands;
   Cost cost;
-  RETURN_IF_ERROR(ForeachOperands(call, inputs, std::span(&out, 1), &operands, &cost));
+  RETURN_IF_ERROR(
+      ForeachOperands(call, std::span(in, inputs.size()), std::span(&outputs, 1), &operands, &cost));
   const int count = static_cast<int>(out->size);
   RETURN_IF_ERROR(CheckConstants(call, constants, count));
   const DType type = ComputeType(compute);

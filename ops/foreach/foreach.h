@@ -29,11 +29,19 @@ struct ForeachLists {
   int count = 0;                // tensors in each
 };
 
-// Checks the lists against out's (same length, one type per list, shapes that broadcast) and appends their
-// operands, inputs first. An in-place operation gives a list as input and as output.
-ANYCANN_API Status ForeachOperands(Call& call, std::span<const aclTensorList* const> inputs,
-                                   std::span<const aclTensorList* const> outputs, std::vector<Arg>* operands,
-                                   Cost* cost);
+using TensorSpan = std::span<const aclTensor* const>;
+inline TensorSpan TensorsOf(const aclTensorList* list) { return {list->values, list->size}; }
+// The tensors of a parameter, and its name for messages.
+struct NamedTensors {
+  const char* name;
+  TensorSpan tensors;
+};
+
+// Checks the lists against outputs[0] (same length, one type per list, shapes that broadcast; outputs of
+// equal shapes) and appends their operands, inputs first. An in-place operation gives a list as input and as
+// output.
+Status ForeachOperands(Call& call, std::span<const NamedTensors> inputs,
+                       std::span<const NamedTensors> outputs, std::vector<Arg>* operands, Cost* cost);
 
 // Runs the kernel over the lists; tensor i gets the parameters at params + i * params_stride.
 void RunForeach(const ElementwiseKernel& kernel, const ForeachLists& lists, const Run& t, const void* params,

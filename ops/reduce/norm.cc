@@ -1,5 +1,6 @@
 // Vector norms over any dimensions, and renorm, which shortens the slices whose norm exceeds a limit.
 #include <cmath>
+#include <vector>
 
 #include "aclnn_ops.h"
 #include "base/scratch_array.h"
@@ -150,6 +151,22 @@ Status RunRenorm(const Reducer& table, const void* fold, InnerLoop loop, double 
   return Status();
 }
 
+// The first half of the operands reduced to the second half, each to one value.
+Status LaunchListReduction(Call& call, std::span<const Arg> operands, Cost cost, const Reducer* table,
+                           double p) {
+  return call.Launch(operands, cost, [table, p](const Run& t) -> Status {
+    const int count = t.size() / 2;
+    for (int i = 0; i < count; ++i) {
+      const uint32_t mask = AllDims(t[i].rank);
+      TensorView one = t[count + i];
+      one.rank = t[i].rank;
+      for (int d = 0; d < one.rank; ++d) one.dims[d] = one.strides[d] = 1;
+      RETURN_IF_ERROR(RunReduce(*table, {&one, 1}, t[i], mask, &p));
+    }
+    return Status();
+  });
+}
+
 }  // namespace
 
 Status aclnn::LinalgVectorNorm(Call& call, const aclTensor* self, const aclScalar* ord,
@@ -185,6 +202,40 @@ Status aclnn::Renorm(Call& call, const aclTensor* self, const aclScalar* p, int6
                         });
       }))
     return Unsupported(call, self->view.dtype);
+  return status;
+}
+
+// One norm per tensor of the list.
+Status aclnn::ForeachNorm(Call& call, const aclTensorList* x, const aclScalar* scalar,
+                          const aclTensorList* out) {
+  if (out->size != x->size) return call.Invalid("out has {} tensors, expected {}", out->size, x->size);
+  if (x->size == 0) return call.Nothing();
+  const int count = static_cast<int>(x->size);
+  std::vector<Arg> operands;
+  double values = 0;
+  for (int i = 0; i < 2 * count; ++i) {
+    const bool output = i >= count;
+    const aclTensor* t = output ? out->values[i - count] : x->values[i];
+    if (t == nullptr) return call.Invalid("tensor {} of {} is null", i % count, output ? "out" : "x");
+    if (output && t->view.numel() != 1)
+      return call.Invalid("tensor {} of out has shape {}, expected one element", i - count,
+                          ShapeString(t->view));
+    if (!output && ComputeType(t->view.dtype) != ComputeType(x->values[0]->view.dtype))
+      return call.Invalid("tensor {} of x has type {}, expected that of the list's first, {}", i,
+                          Name(t->view.dtype), Name(x->values[0]->view.dtype));
+    if (output) RETURN_IF_ERROR(call.RequireCastable(DType::kFloat, t, "a tensor of out"));
+    operands.push_back(output ? Out(t) : In(t));
+    values += output ? 0 : static_cast<double>(t->view.numel());
+  }
+  const Cost cost{2 * values, values * static_cast<double>(SizeOf(x->values[0]->view.dtype))};
+  Status status;
+  const DType type = x->values[0]->view.dtype;
+  if (!VisitNorm(type, scalar->value.ToDouble(), [&](const auto& fold) {
+        const Reducer* table = ReducerOf<std::decay_t<decltype(fold)>>();
+        static_assert(sizeof(fold) == sizeof(double));  // the order is all that a fold holds
+        status = LaunchListReduction(call, operands, cost, table, fold.p);
+      }))
+    return Unsupported(call, type);
   return status;
 }
 

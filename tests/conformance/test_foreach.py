@@ -102,7 +102,7 @@ def test_broadcast_constant_tensor():
 
 
 @pytest.mark.parametrize("arguments,message", [
-    (lambda x: (x, x[:1], 1.0, x), "input list 1 has 1 tensors, expected 2"),
+    (lambda x: (x, x[:1], 1.0, x), "x2 has 1 tensors, expected 2"),
     (lambda x: (x, [x[0], x[1].double()], 1.0, x), "type float64, expected that of the list's first, float32"),
     (lambda x: (x, [x[0], torch.ones(7)], 1.0, x), r"\[7\], which can't be broadcast"),
 ])
