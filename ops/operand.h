@@ -1,6 +1,6 @@
-// Operand: a tensor as memory of a wanted type and layout, for engines that need it so. Dense is contiguous: the
-// tensor's own memory when it is that already, otherwise a temporary, filled and written back as its use asks. Throws
-// std::bad_alloc, which the runtime turns into the documented error.
+// Operand: a tensor as memory of a wanted type and layout, for engines that need it so. Dense is contiguous:
+// the tensor's own memory when it is that already, otherwise a temporary, filled and written back as its use
+// asks. Throws std::bad_alloc, which the runtime turns into the documented error.
 #pragma once
 
 #include <cstdlib>
@@ -55,7 +55,8 @@ class Dense {
   Buffer<char> memory_;
 };
 
-// A tensor of a wanted type for engines that take any strides but negative ones: a temporary only where needed.
+// A tensor of a wanted type for engines that take any strides but negative ones: a temporary only where
+// needed.
 class Strided {
  public:
   Strided(const TensorView& v, DType type, Dense::Use use) : original_(v), view_(v) {
@@ -91,11 +92,21 @@ struct Bytes16 {
 template <class F>
 void VisitBytes(int64_t size, F&& f) {
   switch (size) {
-    case 1: f(uint8_t{}); break;
-    case 2: f(uint16_t{}); break;
-    case 4: f(uint32_t{}); break;
-    case 8: f(uint64_t{}); break;
-    case 16: f(Bytes16{}); break;
+    case 1:
+      f(uint8_t{});
+      break;
+    case 2:
+      f(uint16_t{});
+      break;
+    case 4:
+      f(uint32_t{});
+      break;
+    case 8:
+      f(uint64_t{});
+      break;
+    case 16:
+      f(Bytes16{});
+      break;
   }
 }
 

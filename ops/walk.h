@@ -1,4 +1,5 @@
-// Walk: steps row-major through a common shape and keeps the element offset of N tensors, without a division per step.
+// Walk: steps row-major through a common shape and keeps the element offset of N tensors, without a division
+// per step.
 #pragma once
 
 #include <cstdint>
@@ -16,8 +17,8 @@ struct Walk {
   int64_t index[kMaxDims];
   int64_t offset[N];
 
-  // Appends a dimension inside of those already there. Size 1 is dropped; a dimension that continues the previous one
-  // in every tensor is merged with it.
+  // Appends a dimension inside of those already there. Size 1 is dropped; a dimension that continues the
+  // previous one in every tensor is merged with it.
   void Add(int64_t dim, const int64_t (&stride)[N]) {
     if (dim == 1) return;
     bool merge = rank > 0;

@@ -11,16 +11,17 @@
 namespace anycann {
 namespace {
 
-// The index's shape as lines: `line` elements that are adjacent in the last dimension, of which the last one may be
-// `dim` itself. Operands of the walk: the index (dense), the tensor without `dim`, the other side (out or src).
+// The index's shape as lines: `line` elements that are adjacent in the last dimension, of which the last one
+// may be `dim` itself. Operands of the walk: the index (dense), the tensor without `dim`, the other side (out
+// or src).
 struct Lines {
-  Walk<3> outer;             // all dimensions but `dim` and the last one
-  int64_t along = 1;         // the index's size in `dim`; 1 when `dim` is the last dimension
+  Walk<3> outer;                             // all dimensions but `dim` and the last one
+  int64_t along = 1;                         // the index's size in `dim`; 1 when `dim` is the last dimension
   int64_t along_index = 0, along_other = 0;  // strides in `dim`
-  int64_t line = 1;          // elements of a line
-  int64_t line_tensor = 0;   // stride of the tensor along a line; 0 when the line runs along `dim`
+  int64_t line = 1;                          // elements of a line
+  int64_t line_tensor = 0;  // stride of the tensor along a line; 0 when the line runs along `dim`
   int64_t line_other = 0;
-  int64_t dim_stride = 0;    // the tensor's stride in `dim`
+  int64_t dim_stride = 0;  // the tensor's stride in `dim`
 
   Lines(const TensorView& tensor, int dim, const TensorView& index, const TensorView& other) {
     const int last = index.rank - 1;
@@ -50,8 +51,8 @@ void GatherLine(const T* __restrict tensor, const int64_t* __restrict index, int
 
 // One line (or a range of it) into the tensor; only indices in [low, high).
 template <class T, class Combine>
-void ScatterLine(T* tensor, const int64_t* index, int64_t n, int64_t dim_stride, int64_t line_stride, const T* src,
-                 int64_t src_stride, int64_t low, int64_t high, const Combine& combine) {
+void ScatterLine(T* tensor, const int64_t* index, int64_t n, int64_t dim_stride, int64_t line_stride,
+                 const T* src, int64_t src_stride, int64_t low, int64_t high, const Combine& combine) {
   for (int64_t i = 0; i < n; ++i) {
     if (index[i] < low || index[i] >= high) continue;
     T& to = tensor[index[i] * dim_stride + i * line_stride];
@@ -68,7 +69,8 @@ void Scatter(const TensorView& target, int dim, const TensorView& index, const T
   ThreadPool* pool = ThreadPool::Current();
   const int64_t threads = pool == nullptr ? 1 : pool->threads();
   const bool small = threads == 1 || index.numel() < 16384;
-  // A piece is one outer coordinate, a range of the line (unless it runs along dim), and a range of destinations.
+  // A piece is one outer coordinate, a range of the line (unless it runs along dim), and a range of
+  // destinations.
   const int64_t ranges = dim_last || small ? 1 : std::clamp<int64_t>(lines.line / 64, 1, 4 * threads);
   const int64_t parts = small || outer * ranges >= threads ? 1 : std::min(threads, target.dims[dim]);
   const int64_t width = (lines.line + ranges - 1) / ranges, span = (target.dims[dim] + parts - 1) / parts;
@@ -84,7 +86,8 @@ void Scatter(const TensorView& target, int dim, const TensorView& index, const T
       const T* values = src.ptr<const T>() + walk.offset[2] + from * lines.line_other;
       for (int64_t j = 0; j < lines.along && n > 0; ++j)
         ScatterLine(to, idx + j * lines.along_index, n, lines.dim_stride, lines.line_tensor,
-                    values + j * lines.along_other, lines.line_other, part * span, (part + 1) * span, combine);
+                    values + j * lines.along_other, lines.line_other, part * span, (part + 1) * span,
+                    combine);
       if ((k + 1) % (ranges * parts) == 0) walk.Next();
     }
   });
@@ -92,13 +95,17 @@ void Scatter(const TensorView& target, int dim, const TensorView& index, const T
 
 template <class T>
 T Maximum(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) return a != a || a > b ? a : b;
-  else return a > b ? a : b;
+  if constexpr (std::is_floating_point_v<T>)
+    return a != a || a > b ? a : b;
+  else
+    return a > b ? a : b;
 }
 template <class T>
 T Minimum(T a, T b) {
-  if constexpr (std::is_floating_point_v<T>) return a != a || a < b ? a : b;
-  else return a < b ? a : b;
+  if constexpr (std::is_floating_point_v<T>)
+    return a != a || a < b ? a : b;
+  else
+    return a < b ? a : b;
 }
 
 template <class T>
@@ -107,28 +114,35 @@ bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, c
   switch (reduction) {
     case ScatterReduction::kAdd:
       Scatter<T>(target, dim, index, src, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>) return a || b;
-        else return static_cast<T>(a + b);
+        if constexpr (std::is_same_v<T, bool>)
+          return a || b;
+        else
+          return static_cast<T>(a + b);
       });
       return true;
     case ScatterReduction::kMultiply:
       Scatter<T>(target, dim, index, src, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>) return a && b;
-        else return static_cast<T>(a * b);
+        if constexpr (std::is_same_v<T, bool>)
+          return a && b;
+        else
+          return static_cast<T>(a * b);
       });
       return true;
     default:
       break;
   }
   if constexpr (!std::is_same_v<T, Complex64> && !std::is_same_v<T, Complex128>) {
-    if (reduction == ScatterReduction::kMaximum) Scatter<T>(target, dim, index, src, Maximum<T>);
-    else Scatter<T>(target, dim, index, src, Minimum<T>);
+    if (reduction == ScatterReduction::kMaximum)
+      Scatter<T>(target, dim, index, src, Maximum<T>);
+    else
+      Scatter<T>(target, dim, index, src, Minimum<T>);
     return true;
   }
   return false;
 }
 
-// True when the index depends on its coordinate in `dim` only (a one-dimensional index, expanded): whole slices move.
+// True when the index depends on its coordinate in `dim` only (a one-dimensional index, expanded): whole
+// slices move.
 bool Expanded(const TensorView& index, int dim) {
   if (index.rank < 2) return false;
   for (int d = 0; d < index.rank; ++d)
@@ -156,7 +170,8 @@ Status ReadIndex(const char* op, const TensorView& index, int dim, int64_t size,
 
 }  // namespace
 
-Status GatherAlong(const char* op, const TensorView& self, int dim, const TensorView& index, const TensorView& out) {
+Status GatherAlong(const char* op, const TensorView& self, int dim, const TensorView& index,
+                   const TensorView& out) {
   Buffer<int64_t> memory;
   if (Expanded(index, dim) && out.contiguous()) {
     SliceSpace space;
@@ -171,16 +186,19 @@ Status GatherAlong(const char* op, const TensorView& self, int dim, const Tensor
   VisitBytes(SizeOf(self.dtype), [&](auto x) {
     using T = decltype(x);
     // Long lines are cut, so that one line is work for all threads too.
-    const int64_t cut = std::max<int64_t>(1, (lines.line + 16383) / 16384), width = (lines.line + cut - 1) / cut;
+    const int64_t cut = std::max<int64_t>(1, (lines.line + 16383) / 16384),
+                  width = (lines.line + cut - 1) / cut;
     ParallelFor(count * cut, std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
       Walk<3> walk = lines.outer;
       walk.Seek(begin / (lines.along * cut));
       for (int64_t k = begin; k < end; ++k) {
-        const int64_t from = k % cut * width, j = k / cut % lines.along, n = std::min(width, lines.line - from);
+        const int64_t from = k % cut * width, j = k / cut % lines.along,
+                      n = std::min(width, lines.line - from);
         if (n > 0)
           GatherLine(self.ptr<const T>() + walk.offset[1] + from * lines.line_tensor,
-                     dense.ptr<const int64_t>() + walk.offset[0] + j * lines.along_index + from, n, lines.dim_stride,
-                     lines.line_tensor, out.ptr<T>() + walk.offset[2] + j * lines.along_other + from * lines.line_other,
+                     dense.ptr<const int64_t>() + walk.offset[0] + j * lines.along_index + from, n,
+                     lines.dim_stride, lines.line_tensor,
+                     out.ptr<T>() + walk.offset[2] + j * lines.along_other + from * lines.line_other,
                      lines.line_other);
         if ((k + 1) % (lines.along * cut) == 0) walk.Next();
       }
@@ -189,15 +207,17 @@ Status GatherAlong(const char* op, const TensorView& self, int dim, const Tensor
   return Status();
 }
 
-Status ScatterAlong(const char* op, const TensorView& target, int dim, const TensorView& index, const TensorView& src,
-                    ScatterReduction reduction) {
+Status ScatterAlong(const char* op, const TensorView& target, int dim, const TensorView& index,
+                    const TensorView& src, ScatterReduction reduction) {
   Buffer<int64_t> memory;
   const bool simple = reduction == ScatterReduction::kSet || reduction == ScatterReduction::kAdd;
   if (simple && Expanded(index, dim) && src.contiguous()) {
     SliceSpace space;
     RETURN_IF_ERROR(ReadExpanded(op, target, dim, index, &space, &memory));
-    if (reduction == ScatterReduction::kSet) PutSlices(target, space, memory.get(), index.dims[dim], src.data, false);
-    else AccumulateSlices(target, space, memory.get(), index.dims[dim], src.data, false, nullptr, nullptr);
+    if (reduction == ScatterReduction::kSet)
+      PutSlices(target, space, memory.get(), index.dims[dim], src.data, false);
+    else
+      AccumulateSlices(target, space, memory.get(), index.dims[dim], src.data, false, nullptr, nullptr);
     return Status();
   }
   TensorView dense;

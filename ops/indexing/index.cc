@@ -12,7 +12,8 @@
 namespace anycann {
 namespace {
 
-// One index tensor of the call: it stands for `dims` dimensions of self from `dim` on (a mask for all of its own).
+// One index tensor of the call: it stands for `dims` dimensions of self from `dim` on (a mask for all of its
+// own).
 struct Entry {
   int operand, dim, dims;
   bool mask;
@@ -30,8 +31,8 @@ struct Layout {
 bool Absent(const aclTensor* t) { return t == nullptr || (t->view.rank == 1 && t->view.dims[0] == 0); }
 
 // The index tensors among `indices`; operands are numbered from `first`.
-Status ReadEntries(Call& call, const TensorView& self, const aclTensorList* indices, int first, Entries* entries,
-                   std::vector<Arg>* args) {
+Status ReadEntries(Call& call, const TensorView& self, const aclTensorList* indices, int first,
+                   Entries* entries, std::vector<Arg>* args) {
   int dim = 0;
   for (uint64_t i = 0; i < indices->size; ++i) {
     const aclTensor* t = indices->values[i];
@@ -47,8 +48,9 @@ Status ReadEntries(Call& call, const TensorView& self, const aclTensorList* indi
       return call.Invalid("indices stand for more dimensions than self has ({})", ShapeString(self));
     for (int d = 0; e.mask && d < e.dims; ++d)
       if (t->view.dims[d] != self.dims[dim + d])
-        return call.Invalid("indices[{}] is a mask of shape {}, expected the sizes of self {} from dimension {} on", i,
-                            ShapeString(t->view), ShapeString(self), dim);
+        return call.Invalid(
+            "indices[{}] is a mask of shape {}, expected the sizes of self {} from dimension {} on", i,
+            ShapeString(t->view), ShapeString(self), dim);
     dim += e.dims;
     if (Absent(t)) continue;
     entries->push_back(e);
@@ -58,7 +60,8 @@ Status ReadEntries(Call& call, const TensorView& self, const aclTensorList* indi
 }
 
 // The result's layout, from the common shape of the index tensors. False when it has too many dimensions.
-bool MakeLayout(const TensorView& self, const Entries& entries, const int64_t* index_dims, int index_rank, Layout* l) {
+bool MakeLayout(const TensorView& self, const Entries& entries, const int64_t* index_dims, int index_rank,
+                Layout* l) {
   bool indexed[kMaxRank] = {};
   int first = self.rank, last = -1, count = 0;
   for (const Entry& e : entries)
@@ -92,8 +95,9 @@ Status IndexShapeError(const char* op, const TensorView& a, const int64_t* dims,
 }
 
 // The index tensors expanded to their common shape. Masks become positions, kept in `memory`.
-Status Operands(const Run& t, const TensorView& self, const Entries& entries, std::vector<Buffer<int64_t>>* memory,
-                std::vector<IndexOperand>* operands, int64_t* dims, int* rank) {
+Status Operands(const Run& t, const TensorView& self, const Entries& entries,
+                std::vector<Buffer<int64_t>>* memory, std::vector<IndexOperand>* operands, int64_t* dims,
+                int* rank) {
   *rank = 0;
   for (const Entry& e : entries) {
     if (!e.mask) {
@@ -107,8 +111,8 @@ Status Operands(const Run& t, const TensorView& self, const Entries& entries, st
       for (int k = d + 1; k < e.dim + e.dims; ++k) inside *= self.dims[k];
       Buffer<int64_t> coordinate = NewBuffer<int64_t>(count);
       for (int64_t i = 0; i < count; ++i) coordinate[i] = linear[i] / inside % self.dims[d];
-      operands->push_back({TensorView::Contiguous(coordinate.get(), DType::kInt64, &count, 1), d, self.dims[d],
-                           self.strides[d]});
+      operands->push_back({TensorView::Contiguous(coordinate.get(), DType::kInt64, &count, 1), d,
+                           self.dims[d], self.strides[d]});
       memory->push_back(std::move(coordinate));
     }
   }
@@ -166,13 +170,13 @@ Status Put(const Run& t, const Entries& entries, int self_operand, bool accumula
   const TensorView& values = t[self_operand + 1];
   TensorView expanded;
   if (!BroadcastTo(values, r.layout.dims, r.layout.rank, &expanded))
-    return Error(kParamInvalid, "{}: values of shape {} can't be broadcast to the indexed shape {}", t.plan().name,
-                 ShapeString(values), ShapeString(r.layout.dims, r.layout.rank));
+    return Error(kParamInvalid, "{}: values of shape {} can't be broadcast to the indexed shape {}",
+                 t.plan().name, ShapeString(values), ShapeString(r.layout.dims, r.layout.rank));
   const bool constant = values.numel() == 1;
   const Dense dense(constant ? values : expanded, type, Dense::kRead);
   if (accumulate) {
-    AccumulateSlices(target.view(), r.layout.space, r.positions.get(), r.count, dense.ptr<void>(), constant, nullptr,
-                     nullptr);
+    AccumulateSlices(target.view(), r.layout.space, r.positions.get(), r.count, dense.ptr<void>(), constant,
+                     nullptr, nullptr);
   } else {
     PutSlices(target.view(), r.layout.space, r.positions.get(), r.count, dense.ptr<void>(), constant);
   }
@@ -188,7 +192,8 @@ Status aclnn::Index(Call& call, const aclTensor* self, const aclTensorList* indi
   Entries entries;
   std::vector<Arg> args;
   RETURN_IF_ERROR(ReadEntries(call, self->view, indices, 0, &entries, &args));
-  if (entries.empty()) return call.Invalid("indices holds no index, but out has shape {}", ShapeString(out->view));
+  if (entries.empty())
+    return call.Invalid("indices holds no index, but out has shape {}", ShapeString(out->view));
   Layout layout;
   bool known;
   RETURN_IF_ERROR(StaticLayout(call, self->view, entries, args, &layout, &known));
@@ -204,8 +209,9 @@ Status aclnn::Index(Call& call, const aclTensor* self, const aclTensorList* indi
                        bool same = out.rank == r.layout.rank;
                        for (int i = 0; same && i < out.rank; ++i) same = out.dims[i] == r.layout.dims[i];
                        if (!same)
-                         return Error(kParamInvalid, "{}: out has shape {}, but the indices select {}", t.plan().name,
-                                      ShapeString(out), ShapeString(r.layout.dims, r.layout.rank));
+                         return Error(kParamInvalid, "{}: out has shape {}, but the indices select {}",
+                                      t.plan().name, ShapeString(out),
+                                      ShapeString(r.layout.dims, r.layout.rank));
                        Dense dense(out, self.dtype, Dense::kWrite);
                        GatherSlices(self, r.layout.space, r.positions.get(), r.count, dense.ptr<void>());
                        dense.Commit();
@@ -213,8 +219,8 @@ Status aclnn::Index(Call& call, const aclTensor* self, const aclTensorList* indi
                      });
 }
 
-Status aclnn::IndexPutImpl(Call& call, aclTensor* selfRef, const aclTensorList* indices, const aclTensor* values,
-                           const bool accumulate, const bool) {
+Status aclnn::IndexPutImpl(Call& call, aclTensor* selfRef, const aclTensorList* indices,
+                           const aclTensor* values, const bool accumulate, const bool) {
   if (selfRef->view.empty() || values->view.empty()) return call.Nothing();
   RETURN_IF_ERROR(call.RequireCastable(values->view.dtype, selfRef, "selfRef"));
   Entries entries;

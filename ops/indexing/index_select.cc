@@ -1,5 +1,5 @@
-// Rows chosen by a one-dimensional index: IndexSelect, Embedding, IndexAdd, IndexCopy, IndexFill; and Take and Put,
-// which see a tensor as one dimension.
+// Rows chosen by a one-dimensional index: IndexSelect, Embedding, IndexAdd, IndexCopy, IndexFill; and Take
+// and Put, which see a tensor as one dimension.
 #include <vector>
 
 #include "aclnn_ops.h"
@@ -23,9 +23,10 @@ TensorView Flat(const Dense& d) {
   return TensorView::Contiguous(d.view().data, d.view().dtype, &n, 1);
 }
 
-// out = self with dimension `dim` indexed; out's dimensions from `dim` on may be those of an index of any rank.
-Status SelectRows(const char* op, const TensorView& self, int dim, const TensorView& index, const TensorView& out,
-                  bool wrap) {
+// out = self with dimension `dim` indexed; out's dimensions from `dim` on may be those of an index of any
+// rank.
+Status SelectRows(const char* op, const TensorView& self, int dim, const TensorView& index,
+                  const TensorView& out, bool wrap) {
   const IndexOperand operand{index, dim, self.dims[dim], self.strides[dim]};
   Buffer<int64_t> positions;
   RETURN_IF_ERROR(ResolvePositions(op, std::span(&operand, 1), wrap, &positions));
@@ -38,8 +39,8 @@ Status SelectRows(const char* op, const TensorView& self, int dim, const TensorV
 double Bytes(const aclTensor* t) { return static_cast<double>(t->view.nbytes()); }
 
 // Checks index and source of IndexAdd and IndexCopy, and wraps dim.
-Status CheckRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* source,
-                 const aclTensor* out, int* d) {
+Status CheckRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                 const aclTensor* source, const aclTensor* out, int* d) {
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", d));
   RETURN_IF_ERROR(RequireIndex(call, index, "index"));
   RETURN_IF_ERROR(call.RequireRank(index, "index", 0, 1));
@@ -52,8 +53,8 @@ Status CheckRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor
                       ShapeString(source->view), ShapeString(self->view), index->view.numel(), *d);
 }
 
-Status AddRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* source,
-               const aclScalar* alpha, aclTensor* out) {
+Status AddRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+               const aclTensor* source, const aclScalar* alpha, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(CheckRows(call, self, dim, index, source, out, &d));
   RETURN_IF_ERROR(call.RequireCastable(source->view.dtype, out, "out"));
@@ -61,8 +62,8 @@ Status AddRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* 
   const DType compute = ComputeType(out->view.dtype);
   const Element factor = ElementOf(alpha->value, compute);
   return call.Launch(
-      {In(self), In(index), In(source), Out(out)}, Cost{static_cast<double>(source->view.numel()), 3 * Bytes(source)},
-      [=](const Run& t) -> Status {
+      {In(self), In(index), In(source), Out(out)},
+      Cost{static_cast<double>(source->view.numel()), 3 * Bytes(source)}, [=](const Run& t) -> Status {
         CopyUnlessSame(t[3], t[0]);
         Strided target(AtLeast1d(t[3]), compute, Dense::kUpdate);
         const Dense values(AtLeast1d(t[2]), compute, Dense::kRead);
@@ -76,24 +77,24 @@ Status AddRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* 
       });
 }
 
-Status CopyRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* source,
-                aclTensor* out) {
+Status CopyRows(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                const aclTensor* source, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(CheckRows(call, self, dim, index, source, out, &d));
   if (out->view.empty()) return call.Nothing();
-  return call.Launch({In(self), In(index), In(source), Out(out)}, Cost{0, 2 * Bytes(source)},
-                     [d](const Run& t) -> Status {
-                       CopyUnlessSame(t[3], t[0]);
-                       Strided target(AtLeast1d(t[3]), t[3].dtype, Dense::kUpdate);
-                       const Dense values(AtLeast1d(t[2]), t[3].dtype, Dense::kRead);
-                       const IndexOperand operand{t[1], d, target.view().dims[d], target.view().strides[d]};
-                       Buffer<int64_t> positions;
-                       RETURN_IF_ERROR(ResolvePositions(t.plan().name, std::span(&operand, 1), false, &positions));
-                       PutSlices(target.view(), SliceSpace::Along(target.view(), d), positions.get(), t[1].numel(),
-                                 values.ptr<void>(), false);
-                       target.Commit();
-                       return Status();
-                     });
+  return call.Launch(
+      {In(self), In(index), In(source), Out(out)}, Cost{0, 2 * Bytes(source)}, [d](const Run& t) -> Status {
+        CopyUnlessSame(t[3], t[0]);
+        Strided target(AtLeast1d(t[3]), t[3].dtype, Dense::kUpdate);
+        const Dense values(AtLeast1d(t[2]), t[3].dtype, Dense::kRead);
+        const IndexOperand operand{t[1], d, target.view().dims[d], target.view().strides[d]};
+        Buffer<int64_t> positions;
+        RETURN_IF_ERROR(ResolvePositions(t.plan().name, std::span(&operand, 1), false, &positions));
+        PutSlices(target.view(), SliceSpace::Along(target.view(), d), positions.get(), t[1].numel(),
+                  values.ptr<void>(), false);
+        target.Commit();
+        return Status();
+      });
 }
 
 // Fills the rows of `t[0] -> t[1]` that `index` names.
@@ -104,14 +105,16 @@ Status FillRows(const Run& t, const TensorView& index, int d, const Element& val
   const IndexOperand operand{index, d, target.view().dims[d], target.view().strides[d]};
   Buffer<int64_t> positions;
   RETURN_IF_ERROR(ResolvePositions(t.plan().name, std::span(&operand, 1), true, &positions));
-  PutSlices(target.view(), SliceSpace::Along(target.view(), d), positions.get(), index.numel(), value.bytes, true);
+  PutSlices(target.view(), SliceSpace::Along(target.view(), d), positions.get(), index.numel(), value.bytes,
+            true);
   target.Commit();
   return Status();
 }
 
 }  // namespace
 
-Status aclnn::IndexSelect(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, aclTensor* out) {
+Status aclnn::IndexSelect(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                          aclTensor* out) {
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   RETURN_IF_ERROR(RequireIndex(call, index, "index"));
@@ -138,9 +141,9 @@ Status aclnn::Embedding(Call& call, const aclTensor* weight, const aclTensor* in
   RETURN_IF_ERROR(call.RequireShape(out, "out", expected, i.rank + w.rank - 1));
   RETURN_IF_ERROR(call.RequireCastable(w.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
-  return call.Launch({In(weight), In(indices), Out(out)}, Cost{0, 2 * Bytes(out)}, [](const Run& t) -> Status {
-    return SelectRows(t.plan().name, t[0], 0, t[1], t[2], false);
-  });
+  return call.Launch(
+      {In(weight), In(indices), Out(out)}, Cost{0, 2 * Bytes(out)},
+      [](const Run& t) -> Status { return SelectRows(t.plan().name, t[0], 0, t[1], t[2], false); });
 }
 
 Status aclnn::Take(Call& call, const aclTensor* self, const aclTensor* index, aclTensor* out) {
@@ -158,25 +161,28 @@ Status aclnn::InplacePut(Call& call, aclTensor* selfRef, const aclTensor* index,
                          bool accumulate) {
   RETURN_IF_ERROR(RequireIndex(call, index, "index"));
   if (index->view.numel() != source->view.numel())
-    return call.Invalid("source has {} elements ({}), expected as many as index, {} ({})", source->view.numel(),
-                        ShapeString(source->view), index->view.numel(), ShapeString(index->view));
+    return call.Invalid("source has {} elements ({}), expected as many as index, {} ({})",
+                        source->view.numel(), ShapeString(source->view), index->view.numel(),
+                        ShapeString(index->view));
   if (index->view.empty()) return call.Nothing();
   const DType compute = accumulate ? ComputeType(selfRef->view.dtype) : selfRef->view.dtype;
-  return call.Launch({In(index), In(source), Out(selfRef)}, Cost{0, 3 * Bytes(source)}, [=](const Run& t) -> Status {
-    Dense target(t[2], compute, Dense::kUpdate);
-    const Dense values(t[1], compute, Dense::kRead);
-    const TensorView flat = Flat(target);
-    Buffer<int64_t> positions;
-    RETURN_IF_ERROR(ResolveIndices(t.plan().name, t[0], 0, flat.dims[0], true, &positions));
-    if (accumulate) {
-      AccumulateSlices(flat, SliceSpace::Along(flat, 0), positions.get(), t[0].numel(), values.ptr<void>(), false,
-                       nullptr, nullptr);
-    } else {
-      PutSlices(flat, SliceSpace::Along(flat, 0), positions.get(), t[0].numel(), values.ptr<void>(), false);
-    }
-    target.Commit();
-    return Status();
-  });
+  return call.Launch(
+      {In(index), In(source), Out(selfRef)}, Cost{0, 3 * Bytes(source)}, [=](const Run& t) -> Status {
+        Dense target(t[2], compute, Dense::kUpdate);
+        const Dense values(t[1], compute, Dense::kRead);
+        const TensorView flat = Flat(target);
+        Buffer<int64_t> positions;
+        RETURN_IF_ERROR(ResolveIndices(t.plan().name, t[0], 0, flat.dims[0], true, &positions));
+        if (accumulate) {
+          AccumulateSlices(flat, SliceSpace::Along(flat, 0), positions.get(), t[0].numel(),
+                           values.ptr<void>(), false, nullptr, nullptr);
+        } else {
+          PutSlices(flat, SliceSpace::Along(flat, 0), positions.get(), t[0].numel(), values.ptr<void>(),
+                    false);
+        }
+        target.Commit();
+        return Status();
+      });
 }
 
 Status aclnn::IndexAdd(Call& call, const aclTensor* self, const int64_t dim, const aclTensor* index,
@@ -188,8 +194,8 @@ Status aclnn::IndexAddV2(Call& call, const aclTensor* self, const int64_t dim, c
                          const aclTensor* source, const aclScalar* alpha, int64_t, aclTensor* out) {
   return AddRows(call, self, dim, index, source, alpha, out);
 }
-Status aclnn::IndexCopy(Call& call, aclTensor* selfRef, int64_t dim, const aclTensor* index, const aclTensor* source,
-                        aclTensor* outRef) {
+Status aclnn::IndexCopy(Call& call, aclTensor* selfRef, int64_t dim, const aclTensor* index,
+                        const aclTensor* source, aclTensor* outRef) {
   return CopyRows(call, selfRef, dim, index, source, outRef);
 }
 Status aclnn::InplaceIndexCopy(Call& call, aclTensor* selfRef, int64_t dim, const aclTensor* index,
@@ -197,8 +203,8 @@ Status aclnn::InplaceIndexCopy(Call& call, aclTensor* selfRef, int64_t dim, cons
   return CopyRows(call, selfRef, dim, index, source, selfRef);
 }
 
-Status aclnn::IndexFill(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclScalar* value,
-                        aclTensor* out) {
+Status aclnn::IndexFill(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                        const aclScalar* value, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   RETURN_IF_ERROR(RequireIndex(call, index, "index"));
@@ -220,8 +226,9 @@ Status aclnn::IndexFillTensor(Call& call, const aclTensor* self, int64_t dim, co
   return call.Launch({In(self), Out(out)}, Cost{0, 2 * Bytes(out)},
                      [=, rows = std::vector<int64_t>(index->begin(), index->end())](const Run& t) -> Status {
                        const int64_t n = static_cast<int64_t>(rows.size());
-                       return FillRows(t, TensorView::Contiguous(const_cast<int64_t*>(rows.data()), DType::kInt64, &n, 1),
-                                       d, element);
+                       return FillRows(
+                           t, TensorView::Contiguous(const_cast<int64_t*>(rows.data()), DType::kInt64, &n, 1),
+                           d, element);
                      });
 }
 

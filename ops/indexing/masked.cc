@@ -36,7 +36,8 @@ void SelectBlock(const T* values, const uint8_t* mask, int64_t n, T* out) {
   for (int64_t i = 0; i < n; ++i)
     if (mask[i]) *out++ = values[i];
 }
-// Without branches, for masks that are neither nearly empty nor nearly full; writes one element past the last.
+// Without branches, for masks that are neither nearly empty nor nearly full; writes one element past the
+// last.
 template <class T>
 void SelectBlockDense(const T* values, const uint8_t* mask, int64_t n, int64_t count, T* out) {
   int64_t k = 0;
@@ -127,8 +128,10 @@ Status Select(const Run& t, const TensorRef& shape) {
         const T* values = self.ptr<const T>() + from;
         const uint8_t* set = mask.ptr<const uint8_t>() + from;
         if (chosen == 0) continue;
-        if (chosen > m / 32 && chosen < m - m / 32) SelectBlockDense(values, set, m, chosen, out.ptr<T>() + k);
-        else SelectBlock(values, set, m, out.ptr<T>() + k);
+        if (chosen > m / 32 && chosen < m - m / 32)
+          SelectBlockDense(values, set, m, chosen, out.ptr<T>() + k);
+        else
+          SelectBlock(values, set, m, out.ptr<T>() + k);
       }
     });
   });
@@ -188,9 +191,13 @@ Buffer<int64_t> NonzeroPositions(const TensorView& v, int64_t* count) {
   return positions;
 }
 
-Status aclnn::Nonzero(Call& call, const aclTensor* self, aclTensor* out) { return FindNonzero(call, self, out, false); }
+Status aclnn::Nonzero(Call& call, const aclTensor* self, aclTensor* out) {
+  return FindNonzero(call, self, out, false);
+}
 // The transposed result: a row for each dimension.
-Status aclnn::NonzeroV2(Call& call, const aclTensor* self, aclTensor* out) { return FindNonzero(call, self, out, true); }
+Status aclnn::NonzeroV2(Call& call, const aclTensor* self, aclTensor* out) {
+  return FindNonzero(call, self, out, true);
+}
 
 Status aclnn::MaskedSelect(Call& call, const aclTensor* self, const aclTensor* mask, aclTensor* out) {
   RETURN_IF_ERROR(RequireMask(call, mask));
@@ -202,17 +209,20 @@ Status aclnn::MaskedSelect(Call& call, const aclTensor* self, const aclTensor* m
                      [shape = TensorRef(out)](const Run& t) -> Status { return Select(t, shape); });
 }
 
-Status aclnn::InplaceMaskedScatter(Call& call, aclTensor* selfRef, const aclTensor* mask, const aclTensor* source) {
+Status aclnn::InplaceMaskedScatter(Call& call, aclTensor* selfRef, const aclTensor* mask,
+                                   const aclTensor* source) {
   RETURN_IF_ERROR(RequireMask(call, mask));
   TensorView m;
   if (!BroadcastTo(mask->view, selfRef->view.dims, selfRef->view.rank, &m))
-    return call.Invalid("mask {} can't be broadcast to selfRef {}", ShapeString(mask->view), ShapeString(selfRef->view));
+    return call.Invalid("mask {} can't be broadcast to selfRef {}", ShapeString(mask->view),
+                        ShapeString(selfRef->view));
   if (selfRef->view.empty()) return call.Nothing();
   return call.Launch({In(mask, m), In(source), Out(selfRef)},
                      Cost{0, 2.0 * static_cast<double>(selfRef->view.nbytes())}, ScatterMasked);
 }
 
-Status aclnn::MaskedScale(Call& call, const aclTensor* self, const aclTensor* mask, float scale, aclTensor* out) {
+Status aclnn::MaskedScale(Call& call, const aclTensor* self, const aclTensor* mask, float scale,
+                          aclTensor* out) {
   return MapBinary<kFloatTypes>(call, self, mask, out, self->view.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return ScaleMasked<T>{static_cast<T>(scale)};

@@ -12,8 +12,8 @@ namespace {
 constexpr int64_t kBlock = 1024;
 
 // Adds one operand's offsets to `out`; true when all indices are in range.
-bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t stride, bool wrap, int64_t skip,
-              bool first, int64_t* __restrict out) {
+bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t stride, bool wrap,
+              int64_t skip, bool first, int64_t* __restrict out) {
   const int64_t low = wrap ? -size : 0;
   bool bad = false;
   for (int64_t i = 0; i < n; ++i) {
@@ -42,8 +42,8 @@ int64_t At(const Dense& d, int64_t i) {
 
 }  // namespace
 
-Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap, Buffer<int64_t>* offsets,
-                        int64_t skip) {
+Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap,
+                        Buffer<int64_t>* offsets, int64_t skip) {
   const int64_t n = operands[0].view.numel();
   *offsets = NewBuffer<int64_t>(n);
   int64_t* const out = offsets->get();
@@ -56,9 +56,13 @@ Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, 
       for (int64_t i = begin; i < end; i += kBlock) {
         const int64_t m = std::min(kBlock, end - i);
         const int64_t* values = block;
-        if (type == DType::kInt64) values = index.ptr<int64_t>() + i;
-        else Convert(block, DType::kInt64, index.view().bytes() + i * SizeOf(type), type, m);
-        if (AddBlock(values, m, operand.size, operand.stride, wrap, skip, &operand == operands.data(), out + i)) continue;
+        if (type == DType::kInt64)
+          values = index.ptr<int64_t>() + i;
+        else
+          Convert(block, DType::kInt64, index.view().bytes() + i * SizeOf(type), type, m);
+        if (AddBlock(values, m, operand.size, operand.stride, wrap, skip, &operand == operands.data(),
+                     out + i))
+          continue;
         const int64_t bad = i + FirstBad(values, m, operand.size, wrap);
         int64_t known = first_bad.load();
         while (bad < known && !first_bad.compare_exchange_weak(known, bad)) {
@@ -67,8 +71,8 @@ Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, 
       }
     });
     if (first_bad.load() < n)
-      return Error(kRuntimeError, "{}: index {} at position {} is out of range for dimension {} of size {}", op,
-                   At(index, first_bad.load()), first_bad.load(), operand.dim, operand.size);
+      return Error(kRuntimeError, "{}: index {} at position {} is out of range for dimension {} of size {}",
+                   op, At(index, first_bad.load()), first_bad.load(), operand.dim, operand.size);
   }
   return Status();
 }

@@ -1,5 +1,5 @@
-// Positions: index tensors turned into a table of element offsets, checked and wrapped. Every operator that takes
-// indices reads them here.
+// Positions: index tensors turned into a table of element offsets, checked and wrapped. Every operator that
+// takes indices reads them here.
 #pragma once
 
 #include <span>
@@ -22,10 +22,11 @@ struct IndexOperand {
 constexpr bool IsIndexType(DType t) { return IsInteger(t); }
 
 // offsets[p] = sum over the operands of index * stride, for every position p of the common shape, row-major.
-// The error names the first bad position: "aclnnIndex: index 7 at position 3 is out of range for dimension 0 of size 5".
-// With `skip` >= 0 an index of that value gives the offset -1 (padding); only for a single operand.
-Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap, Buffer<int64_t>* offsets,
-                        int64_t skip = -1);
+// The error names the first bad position: "aclnnIndex: index 7 at position 3 is out of range for dimension 0
+// of size 5". With `skip` >= 0 an index of that value gives the offset -1 (padding); only for a single
+// operand.
+Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap,
+                        Buffer<int64_t>* offsets, int64_t skip = -1);
 
 // The same for one index tensor, without a stride: the indices as int64, wrapped and checked.
 Status ResolveIndices(const char* op, const TensorView& index, int dim, int64_t size, bool wrap,

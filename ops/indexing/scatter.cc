@@ -52,7 +52,8 @@ struct Reduction {
 };
 
 // Divides each element of `target` by how many values met in it.
-Status DivideByCount(const Run& t, const TensorView& target, int dim, const TensorView& index, bool include_self) {
+Status DivideByCount(const Run& t, const TensorView& target, int dim, const TensorView& index,
+                     bool include_self) {
   TensorView count = TensorView::Contiguous(nullptr, DType::kInt64, target.dims, target.rank);
   const Buffer<int64_t> memory = NewBuffer<int64_t>(count.numel());
   count.data = memory.get();
@@ -85,8 +86,10 @@ ScalarValue Neutral(ScatterReduction reduction, DType type) {
   ScalarValue v;
   v.dtype = IsFloating(type) ? DType::kDouble : DType::kInt64;
   const auto set = [&](double d, int64_t i) {
-    if (v.dtype == DType::kDouble) v.d = d;
-    else v.i = i;
+    if (v.dtype == DType::kDouble)
+      v.d = d;
+    else
+      v.i = i;
   };
   const int bits = static_cast<int>(8 * SizeOf(type));
   const bool is_unsigned = IsUnsigned(type) || type == DType::kBool;
@@ -94,10 +97,18 @@ ScalarValue Neutral(ScatterReduction reduction, DType type) {
                       : is_unsigned        ? (bits == 64 ? -1 : (int64_t{1} << bits) - 1)
                                            : static_cast<int64_t>(~uint64_t{0} >> (65 - bits));
   switch (reduction) {
-    case ScatterReduction::kMultiply: set(1, 1); break;
-    case ScatterReduction::kMaximum: set(-INFINITY, is_unsigned ? 0 : -max - 1); break;
-    case ScatterReduction::kMinimum: set(INFINITY, max); break;
-    default: set(0, 0); break;
+    case ScatterReduction::kMultiply:
+      set(1, 1);
+      break;
+    case ScatterReduction::kMaximum:
+      set(-INFINITY, is_unsigned ? 0 : -max - 1);
+      break;
+    case ScatterReduction::kMinimum:
+      set(INFINITY, max);
+      break;
+    default:
+      set(0, 0);
+      break;
   }
   return v;
 }
@@ -127,8 +138,8 @@ Status ScatterInto(const Run& t, int dim, const Reduction& r, const TensorView& 
   return Status();
 }
 
-Status ScatterTensor(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* src,
-                     const Reduction& reduction, aclTensor* out) {
+Status ScatterTensor(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                     const aclTensor* src, const Reduction& reduction, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   RETURN_IF_ERROR(CheckIndex(call, self, "self", d, index));
@@ -152,26 +163,28 @@ Status ReadReduce(Call& call, int64_t reduce, Reduction* r) {
                                                      ScatterReduction::kMultiply, ScatterReduction::kMaximum,
                                                      ScatterReduction::kMinimum};
   if (reduce < 0 || reduce >= 5)
-    return call.Invalid("reduce is {}, expected 0 (set), 1 (add), 2 (multiply), 3 (maximum) or 4 (minimum)", reduce);
+    return call.Invalid("reduce is {}, expected 0 (set), 1 (add), 2 (multiply), 3 (maximum) or 4 (minimum)",
+                        reduce);
   r->combine = kReductions[reduce];
   return Status();
 }
 
 }  // namespace
 
-Status aclnn::Gather(Call& call, const aclTensor* self, const int64_t dim, const aclTensor* index, aclTensor* out) {
+Status aclnn::Gather(Call& call, const aclTensor* self, const int64_t dim, const aclTensor* index,
+                     aclTensor* out) {
   return GatherTensor(call, self, dim, index, out);
 }
 
-Status aclnn::Scatter(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* src,
-                      int64_t reduce, aclTensor* out) {
+Status aclnn::Scatter(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                      const aclTensor* src, int64_t reduce, aclTensor* out) {
   Reduction r;
   RETURN_IF_ERROR(ReadReduce(call, reduce, &r));
   return ScatterTensor(call, self, dim, index, src, r, out);
 }
 
-Status aclnn::ScatterAdd(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, const aclTensor* src,
-                         aclTensor* out) {
+Status aclnn::ScatterAdd(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                         const aclTensor* src, aclTensor* out) {
   return ScatterTensor(call, self, dim, index, src, Reduction{ScatterReduction::kAdd}, out);
 }
 
@@ -215,13 +228,14 @@ Status aclnn::ScatterReduce(Call& call, const aclTensor* self, int64_t dim, cons
   return ScatterTensor(call, self, dim, index, src, r, out);
 }
 
-// A new dimension of size numClasses at `axis`: onValue where its coordinate equals self's value, offValue elsewhere,
-// also for values outside of [0, numClasses).
+// A new dimension of size numClasses at `axis`: onValue where its coordinate equals self's value, offValue
+// elsewhere, also for values outside of [0, numClasses).
 Status aclnn::OneHot(Call& call, const aclTensor* self, int numClasses, const aclTensor* onValue,
                      const aclTensor* offValue, int64_t axis, aclTensor* out) {
   const TensorView& v = self->view;
   if (!IsIndexType(v.dtype)) return call.Invalid("self has type {}, expected an integer", Name(v.dtype));
-  if (v.rank + 1 > kMaxRank) return call.Invalid("self has {} dimensions, expected at most {}", v.rank, kMaxRank - 1);
+  if (v.rank + 1 > kMaxRank)
+    return call.Invalid("self has {} dimensions, expected at most {}", v.rank, kMaxRank - 1);
   if (numClasses < 0) return call.Invalid("numClasses is {}, expected no negative number", numClasses);
   for (const aclTensor* t : {onValue, offValue})
     if (t->view.numel() != 1)
@@ -256,18 +270,20 @@ Status aclnn::OneHot(Call& call, const aclTensor* self, int numClasses, const ac
                      });
 }
 
-// Gather as ONNX and TensorFlow know it: index replaces dimension `dim` of self, after `batchDims` dimensions that both
-// share.
-static Status GatherBatched(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, int64_t batch_dims,
-                            aclTensor* out) {
+// Gather as ONNX and TensorFlow know it: index replaces dimension `dim` of self, after `batchDims` dimensions
+// that both share.
+static Status GatherBatched(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                            int64_t batch_dims, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   const TensorView &s = self->view, &i = index->view;
   if (!IsIndexType(i.dtype)) return call.Invalid("index has type {}, expected an integer", Name(i.dtype));
   const int64_t b = batch_dims < 0 ? batch_dims + i.rank : batch_dims;
-  if (b < 0 || b > d || b > i.rank) return call.Invalid("batchDims is {}, expected a value in [0,{}]", batch_dims, d);
+  if (b < 0 || b > d || b > i.rank)
+    return call.Invalid("batchDims is {}, expected a value in [0,{}]", batch_dims, d);
   if (s.rank == 0) return call.Invalid("self has no dimensions");
-  if (s.rank - 1 + i.rank - b > kMaxRank) return call.Invalid("the result would have more than {} dimensions", kMaxRank);
+  if (s.rank - 1 + i.rank - b > kMaxRank)
+    return call.Invalid("the result would have more than {} dimensions", kMaxRank);
   int64_t expected[2 * kMaxRank];
   int rank = 0;
   for (int k = 0; k < d; ++k) expected[rank++] = s.dims[k];
@@ -275,46 +291,50 @@ static Status GatherBatched(Call& call, const aclTensor* self, int64_t dim, cons
   for (int k = d + 1; k < s.rank; ++k) expected[rank++] = s.dims[k];
   for (int k = 0; k < b; ++k)
     if (s.dims[k] != i.dims[k])
-      return call.Invalid("index has shape {}, expected the first {} sizes of self, {}", ShapeString(i), b, ShapeString(s));
+      return call.Invalid("index has shape {}, expected the first {} sizes of self, {}", ShapeString(i), b,
+                          ShapeString(s));
   RETURN_IF_ERROR(call.RequireShape(out, "out", expected, rank));
   RETURN_IF_ERROR(call.RequireCastable(s.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
-  return call.Launch({In(self), In(index), Out(out)}, Cost{0, 2 * Bytes(out->view)}, [=](const Run& t) -> Status {
-    Dense result(t[2], t[0].dtype, Dense::kWrite);
-    const Dense indices(t[1], Dense::kRead);
-    Walk<1> walk;
-    int64_t batches = 1;
-    for (int k = 0; k < b; ++k) {
-      walk.Add(t[0].dims[k], {t[0].strides[k]});
-      batches *= t[0].dims[k];
-    }
-    walk.Seek(0);
-    TensorView rest = t[0];
-    for (int k = 0; k < b; ++k) rest = rest.Select(0, 0);
-    const int axis = d - static_cast<int>(b);
-    const int64_t size = SizeOf(t[0].dtype), count = t[1].numel() / batches, slice = t[2].numel() / batches;
-    for (int64_t k = 0; k < batches; ++k, walk.Next()) {
-      TensorView source = rest;
-      source.data = t[0].bytes() + walk.offset[0] * size;
-      const TensorView chosen = TensorView::Contiguous(
-          indices.view().bytes() + k * count * SizeOf(t[1].dtype), t[1].dtype, &count, 1);
-      const IndexOperand operand{chosen, d, source.dims[axis], source.strides[axis]};
-      Buffer<int64_t> positions;
-      RETURN_IF_ERROR(ResolvePositions(t.plan().name, std::span(&operand, 1), true, &positions));
-      GatherSlices(source, SliceSpace::Along(source, axis), positions.get(), count,
-                   result.view().bytes() + k * slice * size);
-    }
-    result.Commit();
-    return Status();
-  });
+  return call.Launch(
+      {In(self), In(index), Out(out)}, Cost{0, 2 * Bytes(out->view)}, [=](const Run& t) -> Status {
+        Dense result(t[2], t[0].dtype, Dense::kWrite);
+        const Dense indices(t[1], Dense::kRead);
+        Walk<1> walk;
+        int64_t batches = 1;
+        for (int k = 0; k < b; ++k) {
+          walk.Add(t[0].dims[k], {t[0].strides[k]});
+          batches *= t[0].dims[k];
+        }
+        walk.Seek(0);
+        TensorView rest = t[0];
+        for (int k = 0; k < b; ++k) rest = rest.Select(0, 0);
+        const int axis = d - static_cast<int>(b);
+        const int64_t size = SizeOf(t[0].dtype), count = t[1].numel() / batches,
+                      slice = t[2].numel() / batches;
+        for (int64_t k = 0; k < batches; ++k, walk.Next()) {
+          TensorView source = rest;
+          source.data = t[0].bytes() + walk.offset[0] * size;
+          const TensorView chosen = TensorView::Contiguous(
+              indices.view().bytes() + k * count * SizeOf(t[1].dtype), t[1].dtype, &count, 1);
+          const IndexOperand operand{chosen, d, source.dims[axis], source.strides[axis]};
+          Buffer<int64_t> positions;
+          RETURN_IF_ERROR(ResolvePositions(t.plan().name, std::span(&operand, 1), true, &positions));
+          GatherSlices(source, SliceSpace::Along(source, axis), positions.get(), count,
+                       result.view().bytes() + k * slice * size);
+        }
+        result.Commit();
+        return Status();
+      });
 }
 
-Status aclnn::GatherV2(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, aclTensor* out) {
+Status aclnn::GatherV2(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                       aclTensor* out) {
   return GatherBatched(call, self, dim, index, 0, out);
 }
 // `mode` chooses between ways to compute on a card; here there is one.
-Status aclnn::GatherV3(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index, int64_t batchDims,
-                       int64_t, aclTensor* out) {
+Status aclnn::GatherV3(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
+                       int64_t batchDims, int64_t, aclTensor* out) {
   return GatherBatched(call, self, dim, index, batchDims, out);
 }
 

@@ -5,8 +5,8 @@
 #include <vector>
 
 #include "base/parallel.h"
-#include "ops/operand.h"
 #include "ops/elementwise/map.h"
+#include "ops/operand.h"
 
 namespace anycann {
 namespace {
@@ -52,7 +52,8 @@ std::vector<int64_t> OuterOffsets(Walk<1> outer) {
 constexpr int64_t kGrainBytes = int64_t{64} << 10;
 
 template <class T>
-void GatherElements(const T* __restrict base, const int64_t* __restrict positions, int64_t n, T* __restrict dense) {
+void GatherElements(const T* __restrict base, const int64_t* __restrict positions, int64_t n,
+                    T* __restrict dense) {
   for (int64_t i = 0; i < n; ++i) dense[i] = base[positions[i]];
 }
 
@@ -93,9 +94,9 @@ void Gather(const T* tensor, const SliceSpace& space, const int64_t* positions, 
   });
 }
 
-// Calls f(unit, low, high) for the pieces of a write: `unit` is a row of one outer index, and only positions with an
-// offset in [low, high) belong to the piece. Each element of the tensor belongs to one piece, and a piece goes through
-// the positions in order, so duplicates are resolved the same way however the work is cut.
+// Calls f(unit, low, high) for the pieces of a write: `unit` is a row of one outer index, and only positions
+// with an offset in [low, high) belong to the piece. Each element of the tensor belongs to one piece, and a
+// piece goes through the positions in order, so duplicates are resolved the same way however the work is cut.
 template <class F>
 void ForEachPiece(int64_t units, int64_t unit_elements, const int64_t* positions, int64_t count, F&& f) {
   ThreadPool* pool = ThreadPool::Current();
@@ -118,8 +119,8 @@ void ForEachPiece(int64_t units, int64_t unit_elements, const int64_t* positions
 
 // update(address, dense element or constant, length, position) for every row of every position, in pieces.
 template <class T, class Update>
-void Write(T* tensor, const SliceSpace& space, const int64_t* positions, int64_t count, const T* dense, bool constant,
-           const Update& update) {
+void Write(T* tensor, const SliceSpace& space, const int64_t* positions, int64_t count, const T* dense,
+           bool constant, const Update& update) {
   const std::vector<int64_t> outer = OuterOffsets(space.outer);
   // Rows short enough that a few wide slices still give work to every thread.
   ThreadPool* pool = ThreadPool::Current();
@@ -151,15 +152,19 @@ struct Adder {
   void operator()(T* to, int64_t stride, const T* from, int64_t from_stride, int64_t n, int64_t p) const {
     if (!scaled) {
       Each(to, stride, from, from_stride, n, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>) return a || b;
-        else return static_cast<T>(a + b);
+        if constexpr (std::is_same_v<T, bool>)
+          return a || b;
+        else
+          return static_cast<T>(a + b);
       });
       return;
     }
     const T factor = scales != nullptr ? scales[p] : alpha;
     Each(to, stride, from, from_stride, n, [factor](T a, T b) -> T {
-      if constexpr (std::is_same_v<T, bool>) return a || (factor && b);
-      else return static_cast<T>(a + factor * b);
+      if constexpr (std::is_same_v<T, bool>)
+        return a || (factor && b);
+      else
+        return static_cast<T>(a + factor * b);
     });
   }
   template <class F>
@@ -207,8 +212,9 @@ void PutSlices(const TensorView& tensor, const SliceSpace& space, const int64_t*
   });
 }
 
-void AccumulateSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions, int64_t count,
-                      const void* dense, bool constant, const void* alpha, const void* scales) {
+void AccumulateSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions,
+                      int64_t count, const void* dense, bool constant, const void* alpha,
+                      const void* scales) {
   if (count == 0 || space.outer.numel() == 0 || space.inner.numel() == 0) return;
   VisitCompute<kAllTypes>(tensor.dtype, [&](auto tag) {
     using T = typename decltype(tag)::type;

@@ -1,8 +1,8 @@
-// Slices: the engine of indexing. A tensor is seen as [outer][indexed][inner]; a table of offsets chooses positions in
-// the indexed part, and the chosen slices lie densely as dense[outer][position][inner].
+// Slices: the engine of indexing. A tensor is seen as [outer][indexed][inner]; a table of offsets chooses
+// positions in the indexed part, and the chosen slices lie densely as dense[outer][position][inner].
 //
-// Writes are deterministic: among positions with the same offset the last one wins, accumulation adds in the order of
-// the positions, whatever the number of threads.
+// Writes are deterministic: among positions with the same offset the last one wins, accumulation adds in the
+// order of the positions, whatever the number of threads.
 #pragma once
 
 #include "base/tensor_view.h"
@@ -24,9 +24,9 @@ void GatherSlices(const TensorView& tensor, const SliceSpace& space, const int64
 void PutSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions, int64_t count,
                const void* dense, bool constant);
 
-// tensor[positions] += factor * dense. tensor's type is its own compute type, and that of `dense`, `alpha` and
-// `scales`. `alpha`: one factor, or nullptr for 1; `scales`: one factor for each position, or nullptr.
-void AccumulateSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions, int64_t count,
-                      const void* dense, bool constant, const void* alpha, const void* scales);
+// tensor[positions] += factor * dense. tensor's type is its own compute type, and that of `dense`, `alpha`
+// and `scales`. `alpha`: one factor, or nullptr for 1; `scales`: one factor for each position, or nullptr.
+void AccumulateSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions,
+                      int64_t count, const void* dense, bool constant, const void* alpha, const void* scales);
 
 }  // namespace anycann

@@ -17,8 +17,8 @@ struct Piece {
   int64_t start, length;  // along the joined dimension
 };
 
-// The joined tensor and its parts as rows of bytes, when everything is contiguous and of one type: the joined row is
-// the parts' rows one after another.
+// The joined tensor and its parts as rows of bytes, when everything is contiguous and of one type: the joined
+// row is the parts' rows one after another.
 bool DenseParts(const TensorView& joined, const Run& t, const std::vector<Piece>& pieces) {
   if (!joined.contiguous()) return false;
   for (const Piece& p : pieces)
@@ -26,8 +26,10 @@ bool DenseParts(const TensorView& joined, const Run& t, const std::vector<Piece>
   return true;
 }
 
-// Moves all bytes between the joined tensor and its parts, cut anywhere. `split`: from the joined tensor to the parts.
-void MoveDense(const TensorView& joined, int dim, const Run& t, const std::vector<Piece>& pieces, bool split) {
+// Moves all bytes between the joined tensor and its parts, cut anywhere. `split`: from the joined tensor to
+// the parts.
+void MoveDense(const TensorView& joined, int dim, const Run& t, const std::vector<Piece>& pieces,
+               bool split) {
   int64_t inner = SizeOf(joined.dtype);
   for (int i = dim + 1; i < joined.rank; ++i) inner *= joined.dims[i];
   const int64_t row = inner * joined.dims[dim];
@@ -42,7 +44,8 @@ void MoveDense(const TensorView& joined, int dim, const Run& t, const std::vecto
       if (n > 0) {
         char* part = t[p.operand].bytes() + r * part_row + at;
         char* whole = joined.bytes() + begin;
-        split ? std::memcpy(part, whole, static_cast<size_t>(n)) : std::memcpy(whole, part, static_cast<size_t>(n));
+        split ? std::memcpy(part, whole, static_cast<size_t>(n))
+              : std::memcpy(whole, part, static_cast<size_t>(n));
       }
       begin += std::max<int64_t>(n, 0);
       in_row += std::max<int64_t>(n, 0);
@@ -72,11 +75,13 @@ Status CheckMember(Call& call, const aclTensor* t, uint64_t i, const TensorView&
                       ShapeString(like), dim);
 }
 
-Status LaunchJoin(Call& call, std::vector<Arg>&& args, int dim, std::vector<Piece>&& pieces, const aclTensor* out) {
+Status LaunchJoin(Call& call, std::vector<Arg>&& args, int dim, std::vector<Piece>&& pieces,
+                  const aclTensor* out) {
   const int joined = static_cast<int>(args.size()) - 1;
   const double bytes = 2.0 * static_cast<double>(out->view.nbytes());
-  return call.Launch(std::span<const Arg>(args), Cost{0, bytes},
-                     [=, pieces = std::move(pieces)](const Run& t) -> Status { return Join(t, joined, dim, pieces); });
+  return call.Launch(
+      std::span<const Arg>(args), Cost{0, bytes},
+      [=, pieces = std::move(pieces)](const Run& t) -> Status { return Join(t, joined, dim, pieces); });
 }
 
 Status RequireMembers(Call& call, const aclTensorList* tensors, const char* name) {
@@ -127,7 +132,8 @@ Status aclnn::Cat(Call& call, const aclTensorList* tensors, int64_t dim, aclTens
 Status aclnn::Stack(Call& call, const aclTensorList* tensors, int64_t dim, aclTensor* out) {
   RETURN_IF_ERROR(RequireMembers(call, tensors, "tensors"));
   const TensorView& first = tensors->values[0]->view;
-  if (first.rank + 1 > kMaxRank) return call.Invalid("tensors[0] has {} dimensions, expected at most {}", first.rank, kMaxRank - 1);
+  if (first.rank + 1 > kMaxRank)
+    return call.Invalid("tensors[0] has {} dimensions, expected at most {}", first.rank, kMaxRank - 1);
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, first.rank + 1, "dim", &d));
   std::vector<Arg> args;
@@ -135,8 +141,8 @@ Status aclnn::Stack(Call& call, const aclTensorList* tensors, int64_t dim, aclTe
   for (uint64_t i = 0; i < tensors->size; ++i) {
     const aclTensor* t = tensors->values[i];
     if (!t->view.SameShape(first))
-      return call.Invalid("tensors[{}] has shape {}, expected that of tensors[0], {}", i, ShapeString(t->view),
-                          ShapeString(first));
+      return call.Invalid("tensors[{}] has shape {}, expected that of tensors[0], {}", i,
+                          ShapeString(t->view), ShapeString(first));
     RETURN_IF_ERROR(call.RequireCastable(t->view.dtype, out, "out"));
     pieces.push_back({static_cast<int>(i), static_cast<int64_t>(i), 1});
     args.push_back(In(t, t->view.Unsqueeze(d)));
@@ -150,9 +156,10 @@ Status aclnn::Stack(Call& call, const aclTensorList* tensors, int64_t dim, aclTe
   return LaunchJoin(call, std::move(args), d, std::move(pieces), out);
 }
 
-// Each tensor is padded with zeros along dim to a multiple of numChunks, cut into numChunks and flattened behind dim;
-// chunk c of all tensors, side by side, is out[..., c, :].
-Status aclnn::ChunkCat(Call& call, const aclTensorList* tensors, int64_t dim, int64_t numChunks, aclTensor* out) {
+// Each tensor is padded with zeros along dim to a multiple of numChunks, cut into numChunks and flattened
+// behind dim; chunk c of all tensors, side by side, is out[..., c, :].
+Status aclnn::ChunkCat(Call& call, const aclTensorList* tensors, int64_t dim, int64_t numChunks,
+                       aclTensor* out) {
   RETURN_IF_ERROR(RequireMembers(call, tensors, "tensors"));
   if (numChunks < 1) return call.Invalid("numChunks is {}, expected at least 1", numChunks);
   const TensorView& first = tensors->values[0]->view;
@@ -170,8 +177,9 @@ Status aclnn::ChunkCat(Call& call, const aclTensorList* tensors, int64_t dim, in
     bool fits = v.rank > d;
     for (int k = 0; fits && k < d; ++k) fits = v.dims[k] == first.dims[k];
     if (!fits)
-      return call.Invalid("tensors[{}] has shape {}, expected the sizes of tensors[0], {}, before dimension {}", i,
-                          ShapeString(v), ShapeString(first), d);
+      return call.Invalid(
+          "tensors[{}] has shape {}, expected the sizes of tensors[0], {}, before dimension {}", i,
+          ShapeString(v), ShapeString(first), d);
     RETURN_IF_ERROR(call.RequireCastable(v.dtype, out, "out"));
     Part p{columns, (v.dims[d] + numChunks - 1) / numChunks, 1};
     for (int k = d + 1; k < v.rank; ++k) p.inner *= v.dims[k];
@@ -194,11 +202,13 @@ Status aclnn::ChunkCat(Call& call, const aclTensorList* tensors, int64_t dim, in
                        for (size_t i = 0; i < parts.size(); ++i) {
                          const TensorView& v = t[static_cast<int>(i)];
                          for (int64_t c = 0; c < numChunks; ++c) {
-                           // The chunk's window in out, with its rows unfolded to the tensor's own trailing dimensions.
+                           // The chunk's window in out, with its rows unfolded to the tensor's own trailing
+                           // dimensions.
                            const int64_t from = c * parts[i].chunk;
                            const int64_t rows = std::min(parts[i].chunk, v.dims[d] - from);
                            if (rows <= 0) break;
-                           TensorView window = result.Select(d, c).Narrow(d, parts[i].start, rows * parts[i].inner);
+                           TensorView window =
+                               result.Select(d, c).Narrow(d, parts[i].start, rows * parts[i].inner);
                            int64_t stride = window.strides[d];
                            window.rank = v.rank;
                            for (int k = v.rank - 1; k >= d; --k) {
@@ -228,7 +238,8 @@ Status aclnn::SplitWithSize(Call& call, const aclTensor* self, const aclIntArray
     const int64_t length = (*splitSize)[i];
     if (length < 0) return call.Invalid("splitSize[{}] is {}, expected no negative size", i, length);
     for (int k = 0; k < self->view.rank; ++k) expected[k] = k == d ? length : self->view.dims[k];
-    RETURN_IF_ERROR(call.RequireShape(out->values[i], fmt::format("out[{}]", i).c_str(), expected, self->view.rank));
+    RETURN_IF_ERROR(
+        call.RequireShape(out->values[i], fmt::format("out[{}]", i).c_str(), expected, self->view.rank));
     RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out->values[i], "out"));
     if (length > 0) {
       pieces.push_back({static_cast<int>(args.size()), total, length});
@@ -247,7 +258,8 @@ Status aclnn::SplitWithSize(Call& call, const aclTensor* self, const aclIntArray
                        if (DenseParts(joined, t, pieces)) {
                          MoveDense(joined, d, t, pieces, true);
                        } else {
-                         for (const Piece& p : pieces) CopyCast(t[p.operand], joined.Narrow(d, p.start, p.length));
+                         for (const Piece& p : pieces)
+                           CopyCast(t[p.operand], joined.Narrow(d, p.start, p.length));
                        }
                        return Status();
                      });

@@ -6,9 +6,9 @@
 #include "aclnn_ops.h"
 #include "base/parallel.h"
 #include "ops/call.h"
-#include "ops/operand.h"
 #include "ops/elementwise/map.h"
-#include "ops/walk.h"
+#include "ops/operand.h"
+#include "ops/resample/plane_map.h"
 
 namespace anycann {
 namespace {
@@ -29,13 +29,14 @@ Status ReadPadding(Call& call, const aclIntArray* pad, int rank, int pairs, Padd
   return Status();
 }
 
-Status CheckPadded(Call& call, const TensorView& self, const Padding& p, const aclTensor* out, const char* name) {
+Status CheckPadded(Call& call, const TensorView& self, const Padding& p, const aclTensor* out,
+                   const char* name) {
   int64_t expected[kMaxRank];
   for (int i = 0; i < self.rank; ++i) {
     if (__builtin_add_overflow(self.dims[i], p.before[i], &expected[i]) ||
         __builtin_add_overflow(expected[i], p.after[i], &expected[i]) || expected[i] < 0)
-      return call.Invalid("padding {} and {} of dimension {} doesn't fit its size {}", p.before[i], p.after[i], i,
-                          self.dims[i]);
+      return call.Invalid("padding {} and {} of dimension {} doesn't fit its size {}", p.before[i],
+                          p.after[i], i, self.dims[i]);
   }
   return call.RequireShape(out, name, expected, self.rank);
 }
@@ -67,7 +68,8 @@ void PadRows(const TensorView& out, const TensorView& in, const Padding& p, T va
         std::fill(to_row, to_row + width, value);
       } else {
         std::fill(to_row, to_row + from, value);
-        std::memcpy(static_cast<void*>(to_row + from), row + from - p.before[last], static_cast<size_t>(to - from) * sizeof(T));
+        std::memcpy(static_cast<void*>(to_row + from), row + from - p.before[last],
+                    static_cast<size_t>(to - from) * sizeof(T));
         std::fill(to_row + to, to_row + width, value);
       }
       for (int i = last - 1; i >= 0 && ++index[i] == out.dims[i]; --i) index[i] = 0;
@@ -77,7 +79,8 @@ void PadRows(const TensorView& out, const TensorView& in, const Padding& p, T va
 
 void PadConstant(const TensorView& out, const TensorView& in, const Padding& p, const Element& value) {
   const int last = out.rank - 1;
-  if (out.contiguous() && in.dtype == out.dtype && !in.empty() && (in.strides[last] == 1 || in.dims[last] == 1)) {
+  if (out.contiguous() && in.dtype == out.dtype && !in.empty() &&
+      (in.strides[last] == 1 || in.dims[last] == 1)) {
     VisitBytes(SizeOf(out.dtype), [&](auto x) {
       using T = decltype(x);
       T bits;
@@ -97,12 +100,10 @@ void PadConstant(const TensorView& out, const TensorView& in, const Padding& p, 
   CopyCast(to, from);
 }
 
-// Which coordinate of self each coordinate of the padded tensor shows, for the last `count` dimensions.
-struct EdgeMap {
-  std::vector<int64_t> source[3];  // the last one is the fastest dimension
-};
-EdgeMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Padding& p, int count, bool reflect) {
-  EdgeMap m;
+// Which coordinate of self each coordinate of the padded tensor shows, in the last `count` dimensions.
+PlaneMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Padding& p, int count,
+                     bool reflect) {
+  PlaneMap m;
   for (int i = 0; i < count; ++i) {
     const int d = self.rank - count + i;
     const int64_t n = self.dims[d];
@@ -118,80 +119,42 @@ EdgeMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Padd
   return m;
 }
 
-// A dense tensor as planes of [depth][height][width].
-struct Planes {
-  int64_t count = 1, size[3] = {1, 1, 1};
-  Planes(const TensorView& v, int padded_dims) {
-    for (int i = 0; i < v.rank; ++i) (i < v.rank - padded_dims ? count : size[3 - v.rank + i]) *= v.dims[i];
-  }
-  int64_t plane() const { return size[0] * size[1] * size[2]; }
-  int64_t rows() const { return size[0] * size[1]; }
-};
-
-template <class T>
-void PadEdges(const T* in, const Planes& from, const EdgeMap& m, const Planes& to, T* out) {
-  const int64_t width = to.size[2];
-  ParallelFor(to.count * to.rows(), std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const int64_t plane = r / to.rows(), d = r / to.size[1] % to.size[0], h = r % to.size[1];
-      const T* row = in + plane * from.plane() +
-                     (m.source[0][static_cast<size_t>(d)] * from.size[1] + m.source[1][static_cast<size_t>(h)]) * from.size[2];
-      const int64_t* map = m.source[2].data();
-      T* to_row = out + r * width;
-      for (int64_t w = 0; w < width; ++w) to_row[w] = row[map[w]];
-    }
-  });
-}
-
-template <class T>
-void AccumulateEdges(const T* grad, const Planes& padded, const EdgeMap& m, const Planes& self, T* out) {
-  const int64_t width = padded.size[2];
-  ParallelFor(padded.count, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, padded.plane())), [&](int64_t begin, int64_t end) {
-    for (int64_t p = begin; p < end; ++p) {
-      T* plane = out + p * self.plane();
-      std::fill(plane, plane + self.plane(), T(0));
-      for (int64_t r = 0; r < padded.rows(); ++r) {
-        const size_t d = static_cast<size_t>(r / padded.size[1]), h = static_cast<size_t>(r % padded.size[1]);
-        T* row = plane + (m.source[0][d] * self.size[1] + m.source[1][h]) * self.size[2];
-        const T* from = grad + (p * padded.rows() + r) * width;
-        for (int64_t w = 0; w < width; ++w) row[m.source[2][static_cast<size_t>(w)]] += from[w];
-      }
-    }
-  });
-}
-
-Status CheckEdgePadding(Call& call, const TensorView& self, const aclIntArray* padding, int dims, bool reflect,
-                        Padding* p) {
+Status CheckEdgePadding(Call& call, const TensorView& self, const aclIntArray* padding, int dims,
+                        bool reflect, Padding* p) {
   if (self.rank != dims + 1 && self.rank != dims + 2)
-    return call.Invalid("self has shape {}, expected {} or {} dimensions", ShapeString(self), dims + 1, dims + 2);
+    return call.Invalid("self has shape {}, expected {} or {} dimensions", ShapeString(self), dims + 1,
+                        dims + 2);
   RETURN_IF_ERROR(ReadPadding(call, padding, self.rank, dims, p));
   for (int i = self.rank - dims; i < self.rank; ++i) {
     const int64_t most = std::max(p->before[i], p->after[i]);
     if (self.dims[i] == 0) return call.Invalid("self has shape {}: nothing to pad with", ShapeString(self));
     if (reflect && most >= self.dims[i])
-      return call.Invalid("padding {} of dimension {} is not smaller than its size {}", most, i, self.dims[i]);
+      return call.Invalid("padding {} of dimension {} is not smaller than its size {}", most, i,
+                          self.dims[i]);
   }
   return Status();
 }
 
-Status PadEdge(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out, int dims, bool reflect) {
+Status PadEdge(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out, int dims,
+               bool reflect) {
   Padding p;
   RETURN_IF_ERROR(CheckEdgePadding(call, self->view, padding, dims, reflect, &p));
   RETURN_IF_ERROR(CheckPadded(call, self->view, p, out, "out"));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
-  return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(self->view.nbytes() + out->view.nbytes())},
-                     [=](const Run& t) -> Status {
-                       const EdgeMap map = MakeEdgeMap(t[0], t[1], p, dims, reflect);
-                       const Dense in(t[0], t[1].dtype, Dense::kRead);
-                       Dense result(t[1], Dense::kWrite);
-                       VisitBytes(SizeOf(t[1].dtype), [&](auto x) {
-                         using T = decltype(x);
-                         PadEdges(in.ptr<const T>(), Planes(t[0], dims), map, Planes(t[1], dims), result.ptr<T>());
-                       });
-                       result.Commit();
-                       return Status();
-                     });
+  return call.Launch(
+      {In(self), Out(out)}, Cost{0, static_cast<double>(self->view.nbytes() + out->view.nbytes())},
+      [=](const Run& t) -> Status {
+        const PlaneMap map = MakeEdgeMap(t[0], t[1], p, dims, reflect);
+        const Dense in(t[0], t[1].dtype, Dense::kRead);
+        Dense result(t[1], Dense::kWrite);
+        VisitBytes(SizeOf(t[1].dtype), [&](auto x) {
+          using T = decltype(x);
+          MapPlanes(in.ptr<const T>(), Planes(t[0], dims), map, Planes(t[1], dims), result.ptr<T>());
+        });
+        result.Commit();
+        return Status();
+      });
 }
 
 Status PadEdgeGradient(Call& call, const aclTensor* grad, const aclTensor* self, const aclIntArray* padding,
@@ -205,14 +168,16 @@ Status PadEdgeGradient(Call& call, const aclTensor* grad, const aclTensor* self,
   const DType compute = ComputeType(grad->view.dtype);
   if (!IsFloating(compute) && !IsComplex(compute)) return Unsupported(call, compute);
   return call.Launch({In(grad), Out(out)},
-                     Cost{static_cast<double>(grad->view.numel()), static_cast<double>(grad->view.nbytes() + out->view.nbytes())},
+                     Cost{static_cast<double>(grad->view.numel()),
+                          static_cast<double>(grad->view.nbytes() + out->view.nbytes())},
                      [=](const Run& t) -> Status {
-                       const EdgeMap map = MakeEdgeMap(t[1], t[0], p, dims, reflect);
+                       const PlaneMap map = MakeEdgeMap(t[1], t[0], p, dims, reflect);
                        const Dense grad(t[0], compute, Dense::kRead);
                        Dense result(t[1], compute, Dense::kWrite);
                        VisitCompute<kFloatingTypes>(compute, [&](auto tag) {
                          using T = typename decltype(tag)::type;
-                         AccumulateEdges(grad.ptr<const T>(), Planes(t[0], dims), map, Planes(t[1], dims), result.ptr<T>());
+                         AccumulatePlanes(grad.ptr<const T>(), Planes(t[0], dims), map, Planes(t[1], dims),
+                                          result.ptr<T>());
                        });
                        result.Commit();
                        return Status();
@@ -226,7 +191,8 @@ Status aclnn::ConstantPadNd(Call& call, const aclTensor* self, const aclIntArray
   const TensorView& s = self->view;
   const int pairs = static_cast<int>(pad->size / 2);
   if (pad->size % 2 != 0 || pairs > s.rank)
-    return call.Invalid("pad has {} values, expected an even number, at most {} (self {})", pad->size, 2 * s.rank, ShapeString(s));
+    return call.Invalid("pad has {} values, expected an even number, at most {} (self {})", pad->size,
+                        2 * s.rank, ShapeString(s));
   Padding p;
   RETURN_IF_ERROR(ReadPadding(call, pad, s.rank, pairs, &p));
   RETURN_IF_ERROR(CheckPadded(call, s, p, out, "out"));
@@ -235,8 +201,10 @@ Status aclnn::ConstantPadNd(Call& call, const aclTensor* self, const aclIntArray
   const Element element = ElementOf(value->value, out->view.dtype);
   return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(s.nbytes() + out->view.nbytes())},
                      [=](const Run& t) -> Status {
-                       if (t[1].rank == 0) CopyCast(t[1], t[0]);
-                       else PadConstant(t[1], t[0], p, element);
+                       if (t[1].rank == 0)
+                         CopyCast(t[1], t[0]);
+                       else
+                         PadConstant(t[1], t[0], p, element);
                        return Status();
                      });
 }
@@ -250,13 +218,16 @@ Status aclnn::ReflectionPad2d(Call& call, const aclTensor* self, const aclIntArr
 Status aclnn::ReflectionPad3d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
   return PadEdge(call, self, padding, out, 3, true);
 }
-Status aclnn::ReplicationPad1d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
+Status aclnn::ReplicationPad1d(Call& call, const aclTensor* self, const aclIntArray* padding,
+                               aclTensor* out) {
   return PadEdge(call, self, padding, out, 1, false);
 }
-Status aclnn::ReplicationPad2d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
+Status aclnn::ReplicationPad2d(Call& call, const aclTensor* self, const aclIntArray* padding,
+                               aclTensor* out) {
   return PadEdge(call, self, padding, out, 2, false);
 }
-Status aclnn::ReplicationPad3d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
+Status aclnn::ReplicationPad3d(Call& call, const aclTensor* self, const aclIntArray* padding,
+                               aclTensor* out) {
   return PadEdge(call, self, padding, out, 3, false);
 }
 Status aclnn::ReflectionPad1dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,

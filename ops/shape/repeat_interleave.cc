@@ -19,7 +19,8 @@ Cost CopyCost(const aclTensor* self, const aclTensor* out) {
 }
 
 // For each position of the result the index that it repeats. repeats: one number for all, or one for each.
-Status ExpandRepeats(const char* op, const TensorView& repeats, int64_t count, int64_t total, Buffer<int64_t>* rows) {
+Status ExpandRepeats(const char* op, const TensorView& repeats, int64_t count, int64_t total,
+                     Buffer<int64_t>* rows) {
   const Dense dense(repeats, DType::kInt64, Dense::kRead);
   const int64_t* r = dense.ptr<const int64_t>();
   const int64_t n = repeats.numel();
@@ -31,8 +32,8 @@ Status ExpandRepeats(const char* op, const TensorView& repeats, int64_t count, i
     if (sum > total) break;
   }
   if (sum != total)
-    return Error(kRuntimeError, "{}: repeats add up to {}{}, but out has room for {}", op, sum > total ? "at least " : "",
-                 sum, total);
+    return Error(kRuntimeError, "{}: repeats add up to {}{}, but out has room for {}", op,
+                 sum > total ? "at least " : "", sum, total);
   *rows = NewBuffer<int64_t>(total);
   int64_t* out = rows->get();
   for (int64_t i = 0; i < count; ++i) out = std::fill_n(out, r[n == 1 ? 0 : i], i);
@@ -56,7 +57,8 @@ Status CheckOut(Call& call, const TensorView& self, int d, int64_t size, const a
 }
 
 // The slices of t[0] along d, each repeated as t[1] says, into t[2].
-Status RepeatSlices(const char* op, const TensorView& self, const TensorView& repeats, int d, const TensorView& out) {
+Status RepeatSlices(const char* op, const TensorView& self, const TensorView& repeats, int d,
+                    const TensorView& out) {
   Buffer<int64_t> rows;
   RETURN_IF_ERROR(ExpandRepeats(op, repeats, self.dims[d], out.dims[d], &rows));
   for (int64_t i = 0; i < out.dims[d]; ++i) rows[i] *= self.strides[d];
@@ -81,7 +83,8 @@ void RepeatEvenly(const TensorView& self, int64_t repeats, int d, const TensorVi
     return;
   }
   const int other = d == 0 ? 1 : 0;
-  for (int64_t i = 0; i < self.dims[other]; ++i) spread(self.Select(other, i), out.Select(other, i), d - (other < d));
+  for (int64_t i = 0; i < self.dims[other]; ++i)
+    spread(self.Select(other, i), out.Select(other, i), d - (other < d));
 }
 
 Status RequireRepeats(Call& call, int64_t repeats) {
@@ -90,7 +93,8 @@ Status RequireRepeats(Call& call, int64_t repeats) {
 
 }  // namespace
 
-Status aclnn::RepeatInterleaveTensor(Call& call, const aclTensor* repeats, int64_t outputSize, aclTensor* out) {
+Status aclnn::RepeatInterleaveTensor(Call& call, const aclTensor* repeats, int64_t outputSize,
+                                     aclTensor* out) {
   RETURN_IF_ERROR(call.RequireRank(repeats, "repeats", 1, 1));
   RETURN_IF_ERROR(CheckRepeats(call, repeats, repeats->view.dims[0]));
   RETURN_IF_ERROR(call.RequireShape(out, "out", &outputSize, 1));
@@ -104,8 +108,8 @@ Status aclnn::RepeatInterleaveTensor(Call& call, const aclTensor* repeats, int64
   });
 }
 
-Status aclnn::RepeatInterleaveWithDim(Call& call, const aclTensor* self, const aclTensor* repeats, int64_t dim,
-                                      int64_t outputSize, aclTensor* out) {
+Status aclnn::RepeatInterleaveWithDim(Call& call, const aclTensor* self, const aclTensor* repeats,
+                                      int64_t dim, int64_t outputSize, aclTensor* out) {
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   RETURN_IF_ERROR(CheckRepeats(call, repeats, self->view.rank == 0 ? 1 : self->view.dims[d]));
@@ -117,8 +121,8 @@ Status aclnn::RepeatInterleaveWithDim(Call& call, const aclTensor* self, const a
   });
 }
 
-Status aclnn::RepeatInterleave(Call& call, const aclTensor* self, const aclTensor* repeats, int64_t outputSize,
-                               aclTensor* out) {
+Status aclnn::RepeatInterleave(Call& call, const aclTensor* self, const aclTensor* repeats,
+                               int64_t outputSize, aclTensor* out) {
   RETURN_IF_ERROR(CheckRepeats(call, repeats, self->view.numel()));
   RETURN_IF_ERROR(call.RequireShape(out, "out", &outputSize, 1));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
@@ -129,7 +133,8 @@ Status aclnn::RepeatInterleave(Call& call, const aclTensor* self, const aclTenso
   });
 }
 
-Status aclnn::RepeatInterleaveInt(Call& call, const aclTensor* self, int64_t repeats, int64_t, aclTensor* out) {
+Status aclnn::RepeatInterleaveInt(Call& call, const aclTensor* self, int64_t repeats, int64_t,
+                                  aclTensor* out) {
   RETURN_IF_ERROR(RequireRepeats(call, repeats));
   const int64_t expected = self->view.numel() * repeats;
   RETURN_IF_ERROR(call.RequireShape(out, "out", &expected, 1));
@@ -142,12 +147,13 @@ Status aclnn::RepeatInterleaveInt(Call& call, const aclTensor* self, int64_t rep
   });
 }
 
-Status aclnn::RepeatInterleaveIntWithDim(Call& call, const aclTensor* self, int64_t repeats, int64_t dim, int64_t,
-                                         aclTensor* out) {
+Status aclnn::RepeatInterleaveIntWithDim(Call& call, const aclTensor* self, int64_t repeats, int64_t dim,
+                                         int64_t, aclTensor* out) {
   RETURN_IF_ERROR(RequireRepeats(call, repeats));
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
-  RETURN_IF_ERROR(CheckOut(call, self->view, d, (self->view.rank == 0 ? 1 : self->view.dims[d]) * repeats, out));
+  RETURN_IF_ERROR(
+      CheckOut(call, self->view, d, (self->view.rank == 0 ? 1 : self->view.dims[d]) * repeats, out));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   return call.Launch({In(self), Out(out)}, CopyCost(self, out), [d, repeats](const Run& t) -> Status {
@@ -167,19 +173,20 @@ Status aclnn::RepeatInterleaveGrad(Call& call, const aclTensor* yGrad, const acl
   RETURN_IF_ERROR(call.RequireCastable(yGrad->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   const DType compute = ComputeType(yGrad->view.dtype);
-  return call.Launch({In(yGrad), In(repeats), Out(out)}, CopyCost(yGrad, out), [d, compute](const Run& t) -> Status {
-    const Dense grad(t[0], compute, Dense::kRead);
-    Buffer<int64_t> rows;
-    RETURN_IF_ERROR(ExpandRepeats(t.plan().name, t[1], t[2].dims[d], t[0].dims[d], &rows));
-    Strided sum(t[2], compute, Dense::kWrite);
-    const char zero[16] = {};
-    Fill(sum.view(), zero);
-    for (int64_t i = 0; i < t[0].dims[d]; ++i) rows[i] *= sum.view().strides[d];
-    AccumulateSlices(sum.view(), SliceSpace::Along(sum.view(), d), rows.get(), t[0].dims[d], grad.ptr<void>(), false,
-                     nullptr, nullptr);
-    sum.Commit();
-    return Status();
-  });
+  return call.Launch({In(yGrad), In(repeats), Out(out)}, CopyCost(yGrad, out),
+                     [d, compute](const Run& t) -> Status {
+                       const Dense grad(t[0], compute, Dense::kRead);
+                       Buffer<int64_t> rows;
+                       RETURN_IF_ERROR(ExpandRepeats(t.plan().name, t[1], t[2].dims[d], t[0].dims[d], &rows));
+                       Strided sum(t[2], compute, Dense::kWrite);
+                       const char zero[16] = {};
+                       Fill(sum.view(), zero);
+                       for (int64_t i = 0; i < t[0].dims[d]; ++i) rows[i] *= sum.view().strides[d];
+                       AccumulateSlices(sum.view(), SliceSpace::Along(sum.view(), d), rows.get(),
+                                        t[0].dims[d], grad.ptr<void>(), false, nullptr, nullptr);
+                       sum.Commit();
+                       return Status();
+                     });
 }
 
 }  // namespace anycann

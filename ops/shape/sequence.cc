@@ -5,8 +5,8 @@
 #include "aclnn_ops.h"
 #include "base/parallel.h"
 #include "ops/call.h"
-#include "ops/operand.h"
 #include "ops/elementwise/map.h"
+#include "ops/operand.h"
 
 namespace anycann {
 namespace {
@@ -20,16 +20,17 @@ Status LaunchSequence(Call& call, const aclTensor* out, Make make) {
   const bool known = VisitCompute<set>(compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
     const auto f = make(tag);
-    status = call.Launch({Out(out)}, Cost{static_cast<double>(out->view.numel()), static_cast<double>(out->view.nbytes())},
-                         [f, compute](const Run& t) -> Status {
-                           Dense result(t[0], compute, Dense::kWrite);
-                           T* const values = result.ptr<T>();
-                           ParallelFor(t[0].numel(), 16384, [&](int64_t begin, int64_t end) {
-                             for (int64_t i = begin; i < end; ++i) values[i] = static_cast<T>(f(i));
-                           });
-                           result.Commit();
-                           return Status();
-                         });
+    status = call.Launch(
+        {Out(out)}, Cost{static_cast<double>(out->view.numel()), static_cast<double>(out->view.nbytes())},
+        [f, compute](const Run& t) -> Status {
+          Dense result(t[0], compute, Dense::kWrite);
+          T* const values = result.ptr<T>();
+          ParallelFor(t[0].numel(), 16384, [&](int64_t begin, int64_t end) {
+            for (int64_t i = begin; i < end; ++i) values[i] = static_cast<T>(f(i));
+          });
+          result.Commit();
+          return Status();
+        });
   });
   return known ? status : Unsupported(call, compute);
 }
@@ -37,12 +38,13 @@ Status LaunchSequence(Call& call, const aclTensor* out, Make make) {
 bool Integral(const aclScalar* s) { return !IsFloating(s->value.dtype) && !IsComplex(s->value.dtype); }
 
 // How many steps fit between start and end (without the last one, which Range includes).
-Status CountSteps(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step, bool inclusive,
-                  const aclTensor* out) {
+Status CountSteps(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step,
+                  bool inclusive, const aclTensor* out) {
   const double from = start->value.ToDouble(), to = end->value.ToDouble(), by = step->value.ToDouble();
   if (by == 0 || !std::isfinite(from) || !std::isfinite(to) || std::isnan(by))
     return call.Invalid("start {}, end {} and step {} make no sequence", from, to, by);
-  if ((to - from) / by < 0) return call.Invalid("step is {}, of the wrong sign for start {} and end {}", by, from, to);
+  if ((to - from) / by < 0)
+    return call.Invalid("step is {}, of the wrong sign for start {} and end {}", by, from, to);
   const double count = inclusive ? std::floor((to - from) / by) + 1 : std::ceil((to - from) / by);
   // One more or less: clients compute the size in other precisions.
   if (out->view.rank == 1 && std::abs(static_cast<double>(out->view.dims[0]) - count) <= 1) return Status();
@@ -54,7 +56,8 @@ Status LaunchSteps(Call& call, const aclScalar* start, const aclScalar* step, co
     const int64_t from = start->value.ToInt64(), by = step->value.ToInt64();
     return LaunchSequence<kAllTypes>(call, out, [=](auto) {
       return [=](int64_t i) {
-        return static_cast<int64_t>(static_cast<uint64_t>(from) + static_cast<uint64_t>(by) * static_cast<uint64_t>(i));
+        return static_cast<int64_t>(static_cast<uint64_t>(from) +
+                                    static_cast<uint64_t>(by) * static_cast<uint64_t>(i));
       };
     });
   }
@@ -64,9 +67,8 @@ Status LaunchSteps(Call& call, const aclScalar* start, const aclScalar* step, co
     const int64_t a = start->value.ToInt64(), b = step->value.ToInt64();
     return LaunchSequence<kIntTypes>(call, out, [=](auto) { return [=](int64_t i) { return a + b * i; }; });
   }
-  return LaunchSequence<kFloatingTypes>(call, out, [=](auto) {
-    return [=](int64_t i) { return from + by * static_cast<double>(i); };
-  });
+  return LaunchSequence<kFloatingTypes>(
+      call, out, [=](auto) { return [=](int64_t i) { return from + by * static_cast<double>(i); }; });
 }
 
 // Evenly spaced from both ends, so that the last value is exact.
@@ -74,11 +76,12 @@ struct Spacing {
   double start, end, step;
   int64_t steps;
   double operator()(int64_t i) const {
-    return i < steps / 2 ? start + step * static_cast<double>(i) : end - step * static_cast<double>(steps - i - 1);
+    return i < steps / 2 ? start + step * static_cast<double>(i)
+                         : end - step * static_cast<double>(steps - i - 1);
   }
 };
-Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps, const aclTensor* out,
-                   Spacing* s) {
+Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
+                   const aclTensor* out, Spacing* s) {
   if (steps < 0) return call.Invalid("steps is {}, expected no negative number", steps);
   RETURN_IF_ERROR(call.RequireShape(out, "out", &steps, 1));
   const double from = start->value.ToDouble(), to = end->value.ToDouble();
@@ -89,17 +92,20 @@ Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int
 
 }  // namespace
 
-Status aclnn::Arange(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step, aclTensor* out) {
+Status aclnn::Arange(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step,
+                     aclTensor* out) {
   RETURN_IF_ERROR(CountSteps(call, start, end, step, false, out));
   return LaunchSteps(call, start, step, out);
 }
 
-Status aclnn::Range(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step, aclTensor* out) {
+Status aclnn::Range(Call& call, const aclScalar* start, const aclScalar* end, const aclScalar* step,
+                    aclTensor* out) {
   RETURN_IF_ERROR(CountSteps(call, start, end, step, true, out));
   return LaunchSteps(call, start, step, out);
 }
 
-Status aclnn::Linspace(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps, aclTensor* out) {
+Status aclnn::Linspace(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
+                       aclTensor* out) {
   Spacing s;
   RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, out, &s));
   if (IsComplex(out->view.dtype)) {
@@ -120,7 +126,8 @@ Status aclnn::LogSpace(Call& call, const aclScalar* start, const aclScalar* end,
                        const aclTensor* result) {
   Spacing s;
   RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, result, &s));
-  return LaunchSequence<kRealTypes>(call, result, [=](auto) { return [=](int64_t i) { return std::pow(base, s(i)); }; });
+  return LaunchSequence<kRealTypes>(call, result,
+                                    [=](auto) { return [=](int64_t i) { return std::pow(base, s(i)); }; });
 }
 
 }  // namespace anycann

@@ -27,9 +27,12 @@ void Triangle(const TensorView& in, const TensorView& out, int64_t diagonal, boo
       T* to = out.ptr<T>() + walk.offset[1];
       // Columns [0, edge) are on or below the diagonal (lower), strictly below it (upper).
       const int64_t edge = std::clamp<int64_t>(r % height + diagonal + (lower ? 1 : 0), 0, cols);
-      const int64_t keep = lower ? 0 : edge, kept = lower ? edge : cols, zero = lower ? edge : 0, zeroed = lower ? cols : edge;
+      const int64_t keep = lower ? 0 : edge, kept = lower ? edge : cols, zero = lower ? edge : 0,
+                    zeroed = lower ? cols : edge;
       if (in_step == 1 && out_step == 1) {
-        if (!same) std::memcpy(static_cast<void*>(to + keep), from + keep, static_cast<size_t>(kept - keep) * sizeof(T));
+        if (!same)
+          std::memcpy(static_cast<void*>(to + keep), from + keep,
+                      static_cast<size_t>(kept - keep) * sizeof(T));
         std::memset(static_cast<void*>(to + zero), 0, static_cast<size_t>(zeroed - zero) * sizeof(T));
       } else {
         for (int64_t c = keep; c < kept && !same; ++c) to[c * out_step] = from[c * in_step];
@@ -47,18 +50,20 @@ Status LaunchTriangle(Call& call, const aclTensor* self, int64_t diagonal, const
   // Beyond the matrix all diagonals are alike; keeps the row arithmetic from overflowing.
   const int64_t rows = self->view.dims[self->view.rank - 2], cols = self->view.dims[self->view.rank - 1];
   diagonal = std::clamp<int64_t>(diagonal, -rows - 1, cols + 1);
-  return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(self->view.nbytes() + out->view.nbytes())},
-                     [diagonal, lower](const Run& t) -> Status {
-                       TensorView in = t[0];
-                       bool alias = in.data == t[1].data;
-                       for (int i = 0; alias && i < in.rank; ++i) alias = in.dims[i] == 1 || in.strides[i] == t[1].strides[i];
-                       if (in.dtype != t[1].dtype || (in.data == t[1].data && !alias)) {
-                         CopyCast(t[1], in);
-                         in = t[1];
-                       }
-                       VisitBytes(SizeOf(in.dtype), [&](auto x) { Triangle<decltype(x)>(in, t[1], diagonal, lower); });
-                       return Status();
-                     });
+  return call.Launch(
+      {In(self), Out(out)}, Cost{0, static_cast<double>(self->view.nbytes() + out->view.nbytes())},
+      [diagonal, lower](const Run& t) -> Status {
+        TensorView in = t[0];
+        bool alias = in.data == t[1].data;
+        for (int i = 0; alias && i < in.rank; ++i)
+          alias = in.dims[i] == 1 || in.strides[i] == t[1].strides[i];
+        if (in.dtype != t[1].dtype || (in.data == t[1].data && !alias)) {
+          CopyCast(t[1], in);
+          in = t[1];
+        }
+        VisitBytes(SizeOf(in.dtype), [&](auto x) { Triangle<decltype(x)>(in, t[1], diagonal, lower); });
+        return Status();
+      });
 }
 
 // A view of the diagonal that starts at element [first, 0].
@@ -89,36 +94,40 @@ Status aclnn::Eye(Call& call, int64_t n, int64_t m, aclTensor* out) {
   one.dtype = DType::kInt64;
   one.i = 1;
   const Element element = ElementOf(one, out->view.dtype);
-  return call.Launch({Out(out)}, Cost{0, static_cast<double>(out->view.nbytes())}, [element](const Run& t) -> Status {
-    const char zero[16] = {};
-    Fill(t[0], zero);
-    Fill(Diagonal(t[0], std::min(t[0].dims[0], t[0].dims[1]), t[0].strides[0] + t[0].strides[1], 0), element.bytes);
-    return Status();
-  });
+  return call.Launch(
+      {Out(out)}, Cost{0, static_cast<double>(out->view.nbytes())}, [element](const Run& t) -> Status {
+        const char zero[16] = {};
+        Fill(t[0], zero);
+        Fill(Diagonal(t[0], std::min(t[0].dims[0], t[0].dims[1]), t[0].strides[0] + t[0].strides[1], 0),
+             element.bytes);
+        return Status();
+      });
 }
 
 Status aclnn::InplaceFillDiagonal(Call& call, aclTensor* selfRef, const aclScalar* fillValue, bool wrap) {
   const TensorView& v = selfRef->view;
   RETURN_IF_ERROR(call.RequireRank(selfRef, "selfRef", 2, kMaxRank));
   for (int i = 1; v.rank > 2 && i < v.rank; ++i)
-    if (v.dims[i] != v.dims[0]) return call.Invalid("selfRef has shape {}, expected equal sizes", ShapeString(v));
+    if (v.dims[i] != v.dims[0])
+      return call.Invalid("selfRef has shape {}, expected equal sizes", ShapeString(v));
   if (v.empty()) return call.Nothing();
   const Element element = ElementOf(fillValue->value, v.dtype);
-  return call.Launch({Out(selfRef)}, Cost{0, static_cast<double>(v.nbytes())}, [element, wrap](const Run& t) -> Status {
-    const TensorView& v = t[0];
-    int64_t length = v.dims[0], stride = 0;
-    for (int i = 0; i < v.rank; ++i) {
-      length = std::min(length, v.dims[i]);
-      stride += v.strides[i];
-    }
-    Fill(Diagonal(v, length, stride, 0), element.bytes);
-    const int64_t width = v.dims[1];
-    if (!wrap || v.rank != 2) return Status();
-    // A tall matrix starts a new diagonal after each `width` rows and an empty one.
-    for (int64_t row = width + 1; row < v.dims[0]; row += width + 1)
-      Fill(Diagonal(v, std::min(width, v.dims[0] - row), stride, row * v.strides[0]), element.bytes);
-    return Status();
-  });
+  return call.Launch(
+      {Out(selfRef)}, Cost{0, static_cast<double>(v.nbytes())}, [element, wrap](const Run& t) -> Status {
+        const TensorView& v = t[0];
+        int64_t length = v.dims[0], stride = 0;
+        for (int i = 0; i < v.rank; ++i) {
+          length = std::min(length, v.dims[i]);
+          stride += v.strides[i];
+        }
+        Fill(Diagonal(v, length, stride, 0), element.bytes);
+        const int64_t width = v.dims[1];
+        if (!wrap || v.rank != 2) return Status();
+        // A tall matrix starts a new diagonal after each `width` rows and an empty one.
+        for (int64_t row = width + 1; row < v.dims[0]; row += width + 1)
+          Fill(Diagonal(v, std::min(width, v.dims[0] - row), stride, row * v.strides[0]), element.bytes);
+        return Status();
+      });
 }
 
 }  // namespace anycann

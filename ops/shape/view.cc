@@ -1,5 +1,5 @@
-// Copies of a rearranged view: Permute, Flip, Roll, Repeat, ChannelShuffle, Slice, StridedSlice, RepeatInterleave by a
-// number, Complex.
+// Copies of a rearranged view: Permute, Flip, Roll, Repeat, ChannelShuffle, Slice, StridedSlice,
+// RepeatInterleave by a number, Complex.
 #include <algorithm>
 #include <vector>
 
@@ -38,8 +38,8 @@ void CopyRolled(const TensorView& out, const TensorView& in, const Shift* shifts
   CopyRolled(out.Narrow(d, 0, by), in.Narrow(d, n - by, by), shifts + 1, count - 1);
 }
 
-// out[r * n + i] = in[i] in every dimension. Each repeated dimension becomes two; what does not fit into one view is
-// looped over.
+// out[r * n + i] = in[i] in every dimension. Each repeated dimension becomes two; what does not fit into one
+// view is looped over.
 void CopyRepeated(const TensorView& out, const TensorView& in, int from) {
   TensorView o = out, s = in;
   int extra = 0;
@@ -122,7 +122,8 @@ Status aclnn::Flip(Call& call, const aclTensor* self, const aclIntArray* dims, a
   return LaunchCopy(call, self, v, out);
 }
 
-Status aclnn::Roll(Call& call, const aclTensor* x, const aclIntArray* shifts, const aclIntArray* dims, aclTensor* out) {
+Status aclnn::Roll(Call& call, const aclTensor* x, const aclIntArray* shifts, const aclIntArray* dims,
+                   aclTensor* out) {
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", x, "x"));
   RETURN_IF_ERROR(call.RequireCastable(x->view.dtype, out, "out"));
   const bool flat = dims->size == 0;
@@ -146,7 +147,8 @@ Status aclnn::Roll(Call& call, const aclTensor* x, const aclIntArray* shifts, co
   for (uint64_t i = 0; i < dims->size; ++i) {
     int d;
     RETURN_IF_ERROR(call.WrapDim((*dims)[i], x->view.rank, "dims", &d));
-    if (x->view.rank > 0) by[d] = (by[d] + (*shifts)[i] % x->view.dims[d] + x->view.dims[d]) % x->view.dims[d];
+    if (x->view.rank > 0)
+      by[d] = (by[d] + (*shifts)[i] % x->view.dims[d] + x->view.dims[d]) % x->view.dims[d];
   }
   struct Shifts {
     Shift values[kMaxRank];
@@ -171,7 +173,8 @@ Status aclnn::Repeat(Call& call, const aclTensor* self, const aclIntArray* repea
   for (int i = 0; i < v.rank; ++i) {
     const int64_t r = (*repeats)[static_cast<uint64_t>(i)];
     if (r < 0) return call.Invalid("repeats[{}] is {}, expected no negative number", i, r);
-    if (__builtin_mul_overflow(r, v.dims[i], &expected[i])) return call.Invalid("repeats[{}] is {}, too large", i, r);
+    if (__builtin_mul_overflow(r, v.dims[i], &expected[i]))
+      return call.Invalid("repeats[{}] is {}, too large", i, r);
   }
   RETURN_IF_ERROR(call.RequireShape(out, "out", expected, v.rank));
   RETURN_IF_ERROR(call.RequireCastable(s.dtype, out, "out"));
@@ -216,24 +219,29 @@ Status aclnn::Slice(Call& call, const aclTensor* self, int64_t dim, int64_t star
   return LaunchCopy(call, self, v, out);
 }
 
-// TensorFlow's strided slice. Bit i of a mask is about the i-th value: begin/end open, an ellipsis for all dimensions
-// that no other value names, a new dimension of size 1, a single coordinate whose dimension is dropped.
-Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray* begin, const aclIntArray* end,
-                           const aclIntArray* strides, int64_t beginMask, int64_t endMask, int64_t ellipsisMask,
-                           int64_t newAxisMask, int64_t shrinkAxisMask, aclTensor* out) {
+// TensorFlow's strided slice. Bit i of a mask is about the i-th value: begin/end open, an ellipsis for all
+// dimensions that no other value names, a new dimension of size 1, a single coordinate whose dimension is
+// dropped.
+Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray* begin,
+                           const aclIntArray* end, const aclIntArray* strides, int64_t beginMask,
+                           int64_t endMask, int64_t ellipsisMask, int64_t newAxisMask, int64_t shrinkAxisMask,
+                           aclTensor* out) {
   const uint64_t n = begin->size;
   if (end->size != n || strides->size != n || n > 32)
-    return call.Invalid("begin, end and strides have {}, {} and {} values, expected equally many", n, end->size,
-                        strides->size);
+    return call.Invalid("begin, end and strides have {}, {} and {} values, expected equally many", n,
+                        end->size, strides->size);
   const TensorView& s = self->view;
   const auto bit = [](int64_t mask, uint64_t i) { return (mask >> i & 1) != 0; };
   int named = 0, ellipses = 0;
   for (uint64_t i = 0; i < n; ++i) {
-    if (bit(ellipsisMask, i)) ++ellipses;
-    else if (!bit(newAxisMask, i)) ++named;
+    if (bit(ellipsisMask, i))
+      ++ellipses;
+    else if (!bit(newAxisMask, i))
+      ++named;
   }
   if (ellipses > 1) return call.Invalid("ellipsisMask is {}, expected one bit at most", ellipsisMask);
-  if (named > s.rank) return call.Invalid("begin names {} dimensions, but self has shape {}", named, ShapeString(s));
+  if (named > s.rank)
+    return call.Invalid("begin names {} dimensions, but self has shape {}", named, ShapeString(s));
   TensorView v = s;
   v.rank = 0;
   int dim = 0;
@@ -258,11 +266,13 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
     if (bit(shrinkAxisMask, i)) {
       const int64_t at = (*begin)[i] < 0 ? (*begin)[i] + size : (*begin)[i];
       if (at < 0 || at >= size)
-        return call.Invalid("begin[{}] is {}, out of range for dimension {} of size {}", i, (*begin)[i], dim, size);
+        return call.Invalid("begin[{}] is {}, out of range for dimension {} of size {}", i, (*begin)[i], dim,
+                            size);
       v.data = v.bytes() + at * s.strides[dim] * SizeOf(s.dtype);
     } else {
       const int64_t low = step > 0 ? 0 : size, high = step > 0 ? INT64_MAX : -size - 1;
-      const SliceRange r = ReadSlice(bit(beginMask, i) ? low : (*begin)[i], bit(endMask, i) ? high : (*end)[i], step, size);
+      const SliceRange r =
+          ReadSlice(bit(beginMask, i) ? low : (*begin)[i], bit(endMask, i) ? high : (*end)[i], step, size);
       if (r.length > 0) v.data = v.bytes() + r.start * s.strides[dim] * SizeOf(s.dtype);
       fits = keep(r.length, s.strides[dim] * step);
     }
@@ -276,11 +286,12 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
 
 Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, aclTensor* out) {
   const TensorView& o = out->view;
-  const DType part = o.dtype == DType::kComplex128   ? DType::kDouble
-                     : o.dtype == DType::kComplex64  ? DType::kFloat
-                     : o.dtype == DType::kComplex32  ? DType::kFloat16
-                                                     : DType::kUndefined;
-  if (part == DType::kUndefined) return call.Invalid("out has type {}, expected a complex one", Name(o.dtype));
+  const DType part = o.dtype == DType::kComplex128  ? DType::kDouble
+                     : o.dtype == DType::kComplex64 ? DType::kFloat
+                     : o.dtype == DType::kComplex32 ? DType::kFloat16
+                                                    : DType::kUndefined;
+  if (part == DType::kUndefined)
+    return call.Invalid("out has type {}, expected a complex one", Name(o.dtype));
   for (const aclTensor* t : {real, imag})
     if (IsComplex(t->view.dtype)) return call.Invalid("{} is complex already", t == real ? "real" : "imag");
   TensorView r, i;
@@ -288,7 +299,8 @@ Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, 
   int rank = 0;
   BroadcastShapes(dims, &rank, real->view.dims, real->view.rank);
   if (!BroadcastShapes(dims, &rank, imag->view.dims, imag->view.rank))
-    return call.Invalid("real {} and imag {} can't be broadcast together", ShapeString(real->view), ShapeString(imag->view));
+    return call.Invalid("real {} and imag {} can't be broadcast together", ShapeString(real->view),
+                        ShapeString(imag->view));
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, rank));
   if (o.empty()) return call.Nothing();
   BroadcastTo(real->view, dims, rank, &r);

@@ -7,8 +7,8 @@
 #include "base/parallel.h"
 #include "ops/call.h"
 #include "ops/convert.h"
-#include "ops/operand.h"
 #include "ops/elementwise/map.h"
+#include "ops/operand.h"
 
 namespace anycann {
 namespace {
@@ -26,7 +26,8 @@ struct Windows {
 };
 
 Status ReadPair(Call& call, const aclIntArray* values, const char* name, int64_t least, int64_t* pair) {
-  if (values->size != 1 && values->size != 2) return call.Invalid("{} has {} values, expected 2", name, values->size);
+  if (values->size != 1 && values->size != 2)
+    return call.Invalid("{} has {} values, expected 2", name, values->size);
   for (int i = 0; i < 2; ++i) {
     pair[i] = (*values)[values->size == 1 ? 0 : static_cast<uint64_t>(i)];
     if (pair[i] < least || pair[i] > INT32_MAX)
@@ -35,8 +36,8 @@ Status ReadPair(Call& call, const aclIntArray* values, const char* name, int64_t
   return Status();
 }
 
-Status ReadWindows(Call& call, const aclIntArray* kernel, const aclIntArray* dilation, const aclIntArray* padding,
-                   const aclIntArray* stride, const int64_t* image, Windows* w) {
+Status ReadWindows(Call& call, const aclIntArray* kernel, const aclIntArray* dilation,
+                   const aclIntArray* padding, const aclIntArray* stride, const int64_t* image, Windows* w) {
   RETURN_IF_ERROR(ReadPair(call, kernel, "kernelSize", 1, w->kernel));
   RETURN_IF_ERROR(ReadPair(call, dilation, "dilation", 1, w->dilation));
   RETURN_IF_ERROR(ReadPair(call, padding, "padding", 0, w->padding));
@@ -45,15 +46,16 @@ Status ReadWindows(Call& call, const aclIntArray* kernel, const aclIntArray* dil
     w->image[i] = image[i];
     const int64_t room = image[i] + 2 * w->padding[i] - w->dilation[i] * (w->kernel[i] - 1) - 1;
     if (room < 0)
-      return call.Invalid("kernelSize[{}] is {}: no window fits into the size {} (padding {}, dilation {})", i,
-                          w->kernel[i], image[i], w->padding[i], w->dilation[i]);
+      return call.Invalid("kernelSize[{}] is {}: no window fits into the size {} (padding {}, dilation {})",
+                          i, w->kernel[i], image[i], w->padding[i], w->dilation[i]);
     w->out[i] = room / w->stride[i] + 1;
   }
   return Status();
 }
 
 // columns[n][c * kh * kw][oh * ow] of the image's shape [n,c,h,w] (or both without n).
-Status CheckColumns(Call& call, const TensorView& image, const Windows& w, const aclTensor* columns, const char* name) {
+Status CheckColumns(Call& call, const TensorView& image, const Windows& w, const aclTensor* columns,
+                    const char* name) {
   const bool batched = image.rank == 4;
   int64_t expected[3];
   int rank = 0;
@@ -76,8 +78,9 @@ void ToColumns(const T* image, const Windows& w, int64_t planes, T* columns) {
       std::memset(static_cast<void*>(out), 0, static_cast<size_t>(h0 * w.out[1]) * sizeof(T));
       for (int64_t h = h0; h < h1; ++h) {
         T* row = out + h * w.out[1];
-        const T* from = image + (plane * w.image[0] + h * w.stride[0] + kh * w.dilation[0] - w.padding[0]) * w.image[1] +
-                        kw * w.dilation[1] - w.padding[1];
+        const T* from =
+            image + (plane * w.image[0] + h * w.stride[0] + kh * w.dilation[0] - w.padding[0]) * w.image[1] +
+            kw * w.dilation[1] - w.padding[1];
         std::memset(static_cast<void*>(row), 0, static_cast<size_t>(w0) * sizeof(T));
         if (w.stride[1] == 1) {
           std::memcpy(static_cast<void*>(row + w0), from + w0, static_cast<size_t>(w1 - w0) * sizeof(T));
@@ -86,14 +89,16 @@ void ToColumns(const T* image, const Windows& w, int64_t planes, T* columns) {
         }
         std::memset(static_cast<void*>(row + w1), 0, static_cast<size_t>(w.out[1] - w1) * sizeof(T));
       }
-      std::memset(static_cast<void*>(out + h1 * w.out[1]), 0, static_cast<size_t>((w.out[0] - h1) * w.out[1]) * sizeof(T));
+      std::memset(static_cast<void*>(out + h1 * w.out[1]), 0,
+                  static_cast<size_t>((w.out[0] - h1) * w.out[1]) * sizeof(T));
     }
   });
 }
 
 template <class T>
 void FromColumns(const T* columns, const Windows& w, int64_t planes, T* image) {
-  const int64_t elements = w.kernel[0] * w.kernel[1], size = w.out[0] * w.out[1], area = w.image[0] * w.image[1];
+  const int64_t elements = w.kernel[0] * w.kernel[1], size = w.out[0] * w.out[1],
+                area = w.image[0] * w.image[1];
   ParallelFor(planes, std::max<int64_t>(1, 16384 / (elements * size + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t plane = begin; plane < end; ++plane) {
       T* to = image + plane * area;
@@ -105,7 +110,8 @@ void FromColumns(const T* columns, const Windows& w, int64_t planes, T* image) {
         w.Inside(1, kw, &w0, &w1);
         for (int64_t h = h0; h < h1; ++h) {
           const T* row = columns + (plane * elements + k) * size + h * w.out[1];
-          T* target = to + (h * w.stride[0] + kh * w.dilation[0] - w.padding[0]) * w.image[1] + kw * w.dilation[1] - w.padding[1];
+          T* target = to + (h * w.stride[0] + kh * w.dilation[0] - w.padding[0]) * w.image[1] +
+                      kw * w.dilation[1] - w.padding[1];
           for (int64_t i = w0; i < w1; ++i) target[i * w.stride[1]] += row[i];
         }
       }
@@ -120,8 +126,9 @@ struct Plus {
 
 }  // namespace
 
-Status aclnn::Im2col(Call& call, const aclTensor* self, const aclIntArray* kernelSize, const aclIntArray* dilation,
-                     const aclIntArray* padding, const aclIntArray* stride, const aclTensor* out) {
+Status aclnn::Im2col(Call& call, const aclTensor* self, const aclIntArray* kernelSize,
+                     const aclIntArray* dilation, const aclIntArray* padding, const aclIntArray* stride,
+                     const aclTensor* out) {
   const TensorView& s = self->view;
   RETURN_IF_ERROR(call.RequireRank(self, "self", 3, 4));
   Windows w;
@@ -133,7 +140,8 @@ Status aclnn::Im2col(Call& call, const aclTensor* self, const aclIntArray* kerne
                      [w](const Run& t) -> Status {
                        const Dense image(t[0], t[1].dtype, Dense::kRead);
                        Dense columns(t[1], Dense::kWrite);
-                       const int64_t planes = t[1].numel() / (w.kernel[0] * w.kernel[1] * w.out[0] * w.out[1]);
+                       const int64_t planes =
+                           t[1].numel() / (w.kernel[0] * w.kernel[1] * w.out[0] * w.out[1]);
                        VisitBytes(SizeOf(t[1].dtype), [&](auto x) {
                          using T = decltype(x);
                          ToColumns(image.ptr<const T>(), w, planes, columns.ptr<T>());
@@ -144,14 +152,15 @@ Status aclnn::Im2col(Call& call, const aclTensor* self, const aclIntArray* kerne
 }
 
 Status aclnn::Im2colBackward(Call& call, const aclTensor* gradOutput, const aclIntArray* inputSize,
-                             const aclIntArray* kernelSize, const aclIntArray* dilation, const aclIntArray* padding,
-                             const aclIntArray* stride, aclTensor* out) {
+                             const aclIntArray* kernelSize, const aclIntArray* dilation,
+                             const aclIntArray* padding, const aclIntArray* stride, aclTensor* out) {
   const TensorView& o = out->view;
   RETURN_IF_ERROR(call.RequireRank(out, "out", 3, 4));
   int64_t image[2];
   RETURN_IF_ERROR(ReadPair(call, inputSize, "inputSize", 1, image));
   if (o.dims[o.rank - 2] != image[0] || o.dims[o.rank - 1] != image[1])
-    return call.Invalid("out has shape {}, expected it to end in inputSize, [{},{}]", ShapeString(o), image[0], image[1]);
+    return call.Invalid("out has shape {}, expected it to end in inputSize, [{},{}]", ShapeString(o),
+                        image[0], image[1]);
   Windows w;
   RETURN_IF_ERROR(ReadWindows(call, kernelSize, dilation, padding, stride, image, &w));
   RETURN_IF_ERROR(CheckColumns(call, o, w, gradOutput, "gradOutput"));
@@ -160,13 +169,15 @@ Status aclnn::Im2colBackward(Call& call, const aclTensor* gradOutput, const aclI
   if (!IsFloating(compute) && !IsComplex(compute)) return Unsupported(call, compute);
   if (o.empty()) return call.Nothing();
   return call.Launch({In(gradOutput), Out(out)},
-                     Cost{static_cast<double>(gradOutput->view.numel()), static_cast<double>(gradOutput->view.nbytes() + o.nbytes())},
+                     Cost{static_cast<double>(gradOutput->view.numel()),
+                          static_cast<double>(gradOutput->view.nbytes() + o.nbytes())},
                      [w, compute](const Run& t) -> Status {
                        const Dense columns(t[0], compute, Dense::kRead);
                        Dense image(t[1], compute, Dense::kWrite);
                        VisitCompute<kFloatingTypes>(compute, [&](auto tag) {
                          using T = typename decltype(tag)::type;
-                         FromColumns(columns.ptr<const T>(), w, t[1].numel() / (w.image[0] * w.image[1]), image.ptr<T>());
+                         FromColumns(columns.ptr<const T>(), w, t[1].numel() / (w.image[0] * w.image[1]),
+                                     image.ptr<T>());
                        });
                        image.Commit();
                        return Status();
@@ -174,14 +185,16 @@ Status aclnn::Im2colBackward(Call& call, const aclTensor* gradOutput, const aclI
 }
 
 // The gradient of torch's unfold: gradOut has a window's elements in its last dimension.
-Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray* inputSizes, int64_t dim, int64_t size,
-                         int64_t step, const aclTensor* gradIn) {
+Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray* inputSizes, int64_t dim,
+                         int64_t size, int64_t step, const aclTensor* gradIn) {
   const TensorView& in = gradIn->view;
-  RETURN_IF_ERROR(call.RequireShape(gradIn, "gradIn", inputSizes->values, static_cast<int>(std::min<uint64_t>(inputSizes->size, kMaxRank))));
+  RETURN_IF_ERROR(call.RequireShape(gradIn, "gradIn", inputSizes->values,
+                                    static_cast<int>(std::min<uint64_t>(inputSizes->size, kMaxRank))));
   RETURN_IF_ERROR(call.RequireRank(gradIn, "gradIn", 1, kMaxRank - 1));
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, in.rank, "dim", &d));
-  if (size < 0 || size > in.dims[d]) return call.Invalid("size is {}, expected a value in [0,{}]", size, in.dims[d]);
+  if (size < 0 || size > in.dims[d])
+    return call.Invalid("size is {}, expected a value in [0,{}]", size, in.dims[d]);
   if (step < 1) return call.Invalid("step is {}, expected at least 1", step);
   int64_t expected[kMaxRank];
   for (int i = 0; i < in.rank; ++i) expected[i] = i == d ? (in.dims[d] - size) / step + 1 : in.dims[i];
@@ -192,7 +205,8 @@ Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray
   const DType compute = ComputeType(gradOut->view.dtype);
   if (!IsFloating(compute) && !IsComplex(compute)) return Unsupported(call, compute);
   return call.Launch({In(gradOut), Out(gradIn)},
-                     Cost{static_cast<double>(gradOut->view.numel()), static_cast<double>(gradOut->view.nbytes() + in.nbytes())},
+                     Cost{static_cast<double>(gradOut->view.numel()),
+                          static_cast<double>(gradOut->view.nbytes() + in.nbytes())},
                      [=](const Run& t) -> Status {
                        Strided sum(t[1], compute, Dense::kWrite);
                        const char zero[16] = {};
