@@ -3,40 +3,13 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
-#include "base/vector_math.h"
 #include "ops/elementwise/map.h"
-#include "ops/reduce/block_sum.h"
+#include "ops/reduce/exp_sum.h"
 #include "ops/reduce/extremum.h"
 #include "ops/reduce/line_operator.h"
 
 namespace anycann {
 namespace {
-
-constexpr int64_t kBlock = 1024;
-
-// to[i] = exp(x[i] - shift), and their sum; `to` may be x.
-template <class T>
-double ExpAndSum(T* to, const T* x, int64_t n, T shift) {
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock) {
-    const int64_t m = std::min(kBlock, n - begin);
-    const T* from = x + begin;
-    T* t = to + begin;
-#pragma GCC ivdep
-    for (int64_t i = 0; i < m; ++i) t[i] = math::Exp(from[i] - shift);
-    sum += SumBlock<T, false>(t, m);
-  }
-  return sum;
-}
-
-template <class T>
-double SumOfExp(const T* x, int64_t n, T shift) {
-  alignas(64) T block[kBlock];
-  double sum = 0;
-  for (int64_t begin = 0; begin < n; begin += kBlock)
-    sum += ExpAndSum(block, x + begin, std::min(kBlock, n - begin), shift);
-  return sum;
-}
 
 template <class T, bool log>
 struct Forward {

@@ -101,3 +101,76 @@ def test_binary_cross_entropy_with_logits(dtype, weighted, positive):
                 grad = cases.empty(x.shape, dtype)
                 aclnn.call("BinaryCrossEntropyWithLogits" + op, g, x, t, w, p, code, grad)
                 cases.compare(grad, expected, rtol=loose(dtype))
+
+
+def class_cases(dtype):
+    for shape in [(5, 7), (7,), (3, 4, 5, 6), (1, 1), (40, 1000)]:
+        for layout in ("contiguous", "transposed", "strided"):
+            x = cases.lay(cases.values(shape, dtype, -4, 0, 1), layout)
+            classes = shape[0] if len(shape) == 1 else shape[1]
+            target_shape = () if len(shape) == 1 else (shape[0], *shape[2:])
+            t = torch.randint(0, classes, target_shape, generator=torch.Generator().manual_seed(3))
+            if t.numel() > 2:
+                t.view(-1)[1] = -100
+            yield x, t, cases.values((classes,), dtype, 0.1, 2, 4)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("weighted", [False, True])
+def test_nll(dtype, weighted):
+    for x, t, w in class_cases(dtype):
+        for r, code in REDUCTIONS.items():
+            wx, w = cases.wide(x).contiguous().clone().requires_grad_(), w if weighted else None
+            e, e_total = torch.ops.aten.nll_loss_forward(wx, t, cases.wide(w) if weighted else None, code, -100) if x.dim() < 4 else \
+                torch.ops.aten.nll_loss2d_forward(wx, t, cases.wide(w) if weighted else None, code, -100)
+            op = "NLLLoss" if x.dim() < 4 else "NLLLoss2d"
+            out, total = cases.empty(e.shape, dtype, "strided"), cases.empty((), dtype)
+            aclnn.call(op, x, t, w, code, -100, out, total)
+            cases.compare(out, e.detach(), rtol=loose(dtype))
+            if r != "none":
+                cases.compare(total, e_total.detach(), rtol=loose(dtype))
+            g = cases.values(e.shape, dtype, -2, 2, 5)
+            (e_grad,) = torch.autograd.grad(e, wx, cases.wide(g))
+            grad = cases.empty(x.shape, dtype, "transposed")
+            aclnn.call(op + "Backward", g, x, t, w, code, -100, total, grad)
+            cases.compare(grad, e_grad, rtol=2e-3 if dtype == torch.float16 else loose(dtype))
+
+
+def test_nll_bad_target():
+    out, total = torch.empty(()), torch.empty(())
+    with pytest.raises(aclnn.Failed, match=r"target is 9 at position 1, expected a class in \[0,4\)"):
+        aclnn.call("NLLLoss", torch.zeros(3, 4), torch.tensor([0, 9, 1]), None, 1, -100, out, total)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_cross_entropy(dtype, weighted, smoothing):
+    for x, t, w in class_cases(dtype):
+        if x.dim() != 2:
+            continue
+        for r, code in REDUCTIONS.items():
+            wx, w = cases.wide(x).clone().requires_grad_(), w if weighted else None
+            e = F.cross_entropy(wx, t, cases.wide(w) if weighted else None, reduction=r, label_smoothing=smoothing)
+            out, log_prob = cases.empty(e.shape, dtype), cases.empty(x.shape, dtype)
+            z, lse = torch.empty(0, dtype=dtype), torch.empty(x.shape[0], dtype=dtype)
+            aclnn.call("CrossEntropyLoss", x, t, w, r, -100, smoothing, 0.0, False, out, log_prob, z, lse)
+            cases.compare(out, e.detach(), rtol=loose(dtype))
+            cases.compare(log_prob, cases.wide(x).log_softmax(1))
+            cases.compare(lse, cases.wide(x).logsumexp(1))
+            g = cases.values(e.shape, dtype, -2, 2, 5)
+            (e_grad,) = torch.autograd.grad(e, wx, cases.wide(g))
+            grad = cases.empty(x.shape, dtype, "transposed")
+            aclnn.call("CrossEntropyLossGrad", g, log_prob, t, w, None, None, r, -100, smoothing, 0.0, grad)
+            cases.compare(grad, e_grad, rtol=1e-2 if dtype == torch.float16 else 3 * loose(dtype), atol=3e-2 if dtype == torch.bfloat16 else 2e-3 if dtype == torch.float16 else None)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_softmax_cross_entropy_with_logits(dtype):
+    for x in (cases.values((5, 7), dtype, -9, 9, 1), cases.values((4, 3000), dtype, -9, 9, 1)):
+        labels = torch.softmax(cases.values(x.shape, torch.float64, -2, 2, 3), 1).to(dtype)
+        loss, gradient = cases.empty(x.shape[:1], dtype), cases.empty(x.shape, dtype)
+        aclnn.call("SoftmaxCrossEntropyWithLogits", x, labels, loss, gradient)
+        wx, wl = cases.wide(x), cases.wide(labels)
+        cases.compare(loss, -(wl * wx.log_softmax(1)).sum(1), rtol=loose(dtype))
+        cases.compare(gradient, wx.softmax(1) - wl, rtol=loose(dtype))
