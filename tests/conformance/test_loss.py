@@ -174,3 +174,39 @@ def test_softmax_cross_entropy_with_logits(dtype):
         wx, wl = cases.wide(x), cases.wide(labels)
         cases.compare(loss, -(wl * wx.log_softmax(1)).sum(1), rtol=loose(dtype))
         cases.compare(gradient, wx.softmax(1) - wl, rtol=loose(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("flat", [False, True])
+@pytest.mark.parametrize("zero_infinity", [False, True])
+def test_ctc(dtype, flat, zero_infinity):
+    g = torch.Generator().manual_seed(2)
+    lp = torch.randn(12, 4, 5, generator=g, dtype=torch.float64).log_softmax(2).to(dtype)
+    targets = torch.randint(1, 5, (4, 6), generator=g)
+    steps, labels = [12, 10, 3, 8], [6, 4, 6, 0]  # the third can't be aligned
+    t = torch.cat([targets[i, :n] for i, n in enumerate(labels)]) if flat else targets
+    e, e_alpha = torch.ops.aten._ctc_loss(lp.double(), t, steps, labels, 0, zero_infinity)
+    loss, alpha = cases.empty((4,), dtype), cases.empty((4, 12, 16), dtype)
+    aclnn.call("CtcLoss", lp, t, steps, labels, 0, zero_infinity, loss, alpha)
+    cases.compare(loss, e)
+    for n in range(4):
+        s = 2 * labels[n] + 1
+        cases.compare(alpha[n, :steps[n], :s], e_alpha[n, :steps[n], :s], rtol=1e-5)
+    grad = torch.rand(4, generator=g, dtype=torch.float64).to(dtype)
+    e_grad = torch.ops.aten._ctc_loss_backward(grad.double(), lp.double(), t, steps, labels, e, e_alpha, 0, zero_infinity)
+    out = cases.empty(lp.shape, dtype, "transposed")
+    aclnn.call("CtcLossBackward", grad, lp, t, steps, labels, loss, alpha, 0, zero_infinity, out)
+    keep = [0, 1, 2, 3] if zero_infinity else [0, 1, 3]
+    cases.compare(out[:, keep], e_grad[:, keep], rtol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_multilabel_margin(dtype):
+    x = cases.values((3, 5), dtype, -1, 1, 1)
+    t = torch.tensor([[3, 0, -1, 1, 2], [-1, 0, 0, 0, 0], [4, 3, 2, 1, 0]])
+    for r, code in REDUCTIONS.items():
+        e, e_target = torch.ops.aten.multilabel_margin_loss_forward(cases.wide(x), t, code)
+        out, is_target = cases.empty(e.shape, dtype), cases.empty(x.shape, dtype)
+        aclnn.call("MultilabelMarginLoss", x, t, code, out, is_target)
+        cases.compare(out, e, rtol=loose(dtype))
+        cases.compare(is_target, e_target)

@@ -44,3 +44,23 @@ def test_softmax_backward(op, dtype):
             out = output_like(x, layout)
             aclnn.call(op + "Backward", dy, y, dim, out)
             cases.compare(out, reference(cases.wide(dy), cases.wide(y), dim, torch.float64), atol=1e-4 if dtype == torch.float32 else None)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("triangular", [False, True])
+@pytest.mark.parametrize("mask_shape", [(2, 1, 5, 7), (1, 1, 5, 7), (2, 3, 5, 7)])
+def test_scaled_masked_softmax(dtype, triangular, mask_shape):
+    for layout in ("contiguous", "transposed", "strided"):
+        x, mask = cases.tensor((2, 3, 5, 7), dtype, layout), cases.tensor(mask_shape, torch.bool, layout)
+        if triangular:
+            full = torch.ones(5, 7, dtype=torch.bool).triu(1)
+        else:
+            full = mask
+        out, w = output_like(x, layout), cases.wide(x).requires_grad_()
+        aclnn.call("ScaledMaskedSoftmax", x, mask, 0.7, triangular, out)
+        y = torch.where(full, -10000.0, w * 0.7).softmax(-1)
+        cases.compare(out, y.detach())
+        dy, dx = cases.tensor((2, 3, 5, 7), dtype, layout, seed=4), output_like(x, layout)
+        aclnn.call("ScaledMaskedSoftmaxBackward", dy, y.detach().to(dtype), mask, 0.7, triangular, dx)
+        (e,) = torch.autograd.grad(y, w, cases.wide(dy))
+        cases.compare(dx, e, atol={torch.float16: 2e-3, torch.bfloat16: 2e-2}.get(dtype))
