@@ -47,39 +47,8 @@ Status GatherTensor(Call& call, const aclTensor* self, int64_t dim, const aclTen
 // A reduction along dim: what to combine with, and whether self's own values take part.
 struct Reduction {
   ScatterReduction combine = ScatterReduction::kSet;
-  bool mean = false;
   bool include_self = true;
 };
-
-// Divides each element of `target` by how many values met in it.
-Status DivideByCount(const Run& t, const TensorView& target, int dim, const TensorView& index,
-                     bool include_self) {
-  TensorView count = TensorView::Contiguous(nullptr, DType::kInt64, target.dims, target.rank);
-  const Buffer<int64_t> memory = NewBuffer<int64_t>(count.numel());
-  count.data = memory.get();
-  const int64_t start = include_self ? 1 : 0, one = 1;
-  Fill(count, &start);
-  TensorView ones = TensorView::Contiguous(const_cast<int64_t*>(&one), DType::kInt64, index.dims, index.rank);
-  for (int i = 0; i < ones.rank; ++i) ones.strides[i] = 0;
-  RETURN_IF_ERROR(ScatterAlong(t.plan().name, count, dim, index, ones, ScatterReduction::kAdd));
-  VisitCompute<kNumberTypes>(target.dtype, [&](auto tag) {
-    using T = typename decltype(tag)::type;
-    const auto divide = [](T x, int64_t n) -> T {
-      if (n <= 1) return x;
-      if constexpr (std::is_integral_v<T>) {  // towards minus infinity, as torch does
-        const int64_t v = static_cast<int64_t>(x), q = v / n;
-        return static_cast<T>(q - (v % n != 0 && v < 0));
-      } else if constexpr (std::is_floating_point_v<T>) {
-        return x / static_cast<T>(n);
-      } else {
-        return x / static_cast<typename T::value_type>(n);
-      }
-    };
-    const auto kernel = KernelOf<decltype(divide), T, int64_t>(2);
-    RunElementwise(kernel, {target}, {target, count}, &divide);
-  });
-  return Status();
-}
 
 // The neutral element of a reduction, for destinations that forget their own value.
 ScalarValue Neutral(ScatterReduction reduction, DType type) {
@@ -133,7 +102,6 @@ Status ScatterInto(const Run& t, int dim, const Reduction& r, const TensorView& 
     RETURN_IF_ERROR(ScatterAlong(op, target.view(), dim, index, constant, ScatterReduction::kSet));
   }
   RETURN_IF_ERROR(ScatterAlong(op, target.view(), dim, index, values.view(), r.combine));
-  if (r.mean) RETURN_IF_ERROR(DivideByCount(t, target.view(), dim, index, r.include_self));
   target.Commit();
   return Status();
 }
@@ -157,7 +125,7 @@ Status ScatterTensor(Call& call, const aclTensor* self, int64_t dim, const aclTe
                      [=](const Run& t) -> Status { return ScatterInto(t, d, reduction, t[2]); });
 }
 
-// aclnnScatter's `reduce`.
+// `reduce`, the same for aclnnScatter and aclnnScatterReduce (torch_npu shows 0 and 1).
 Status ReadReduce(Call& call, int64_t reduce, Reduction* r) {
   static constexpr ScatterReduction kReductions[] = {ScatterReduction::kSet, ScatterReduction::kAdd,
                                                      ScatterReduction::kMultiply, ScatterReduction::kMaximum,
@@ -216,14 +184,8 @@ Status aclnn::ScatterValue(Call& call, const aclTensor* self, int64_t dim, const
 
 Status aclnn::ScatterReduce(Call& call, const aclTensor* self, int64_t dim, const aclTensor* index,
                             const aclTensor* src, int64_t reduce, bool includeSelf, aclTensor* out) {
-  static constexpr Reduction kReductions[] = {{ScatterReduction::kAdd},
-                                              {ScatterReduction::kMultiply},
-                                              {ScatterReduction::kAdd, true},
-                                              {ScatterReduction::kMaximum},
-                                              {ScatterReduction::kMinimum}};
-  if (reduce < 0 || reduce >= 5)
-    return call.Invalid("reduce is {}, expected 0 (sum), 1 (prod), 2 (mean), 3 (amax) or 4 (amin)", reduce);
-  Reduction r = kReductions[reduce];
+  Reduction r;
+  RETURN_IF_ERROR(ReadReduce(call, reduce, &r));
   r.include_self = includeSelf;
   return ScatterTensor(call, self, dim, index, src, r, out);
 }

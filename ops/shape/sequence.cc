@@ -71,22 +71,32 @@ Status LaunchSteps(Call& call, const aclScalar* start, const aclScalar* step, co
       call, out, [=](auto) { return [=](int64_t i) { return from + by * static_cast<double>(i); }; });
 }
 
-// Evenly spaced from both ends, so that the last value is exact.
+// Evenly spaced from both ends, so that the last value is exact. Integers as torch computes them: the ends
+// are cut to integers first, the step is a float.
 struct Spacing {
   double start, end, step;
   int64_t steps;
+  bool single;
   double operator()(int64_t i) const {
-    return i < steps / 2 ? start + step * static_cast<double>(i)
-                         : end - step * static_cast<double>(steps - i - 1);
+    const bool from_start = i < steps / 2;
+    const int64_t n = from_start ? i : steps - i - 1;
+    if (single) {
+      const float s = static_cast<float>(step) * static_cast<float>(n);
+      return from_start ? static_cast<float>(start) + s : static_cast<float>(end) - s;
+    }
+    return from_start ? start + step * static_cast<double>(n) : end - step * static_cast<double>(n);
   }
 };
 Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
                    const aclTensor* out, Spacing* s) {
   if (steps < 0) return call.Invalid("steps is {}, expected no negative number", steps);
   RETURN_IF_ERROR(call.RequireShape(out, "out", &steps, 1));
-  const double from = start->value.ToDouble(), to = end->value.ToDouble();
+  double from = start->value.ToDouble(), to = end->value.ToDouble();
+  const bool single = IsInteger(out->view.dtype);
+  if (single) from = std::trunc(from), to = std::trunc(to);
   // One step is the start alone.
-  *s = {from, steps == 1 ? from : to, steps > 1 ? (to - from) / static_cast<double>(steps - 1) : 0, steps};
+  *s = {from, steps == 1 ? from : to, steps > 1 ? (to - from) / static_cast<double>(steps - 1) : 0, steps,
+        single};
   return Status();
 }
 

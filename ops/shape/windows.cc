@@ -190,14 +190,14 @@ Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray
   const TensorView& in = gradIn->view;
   RETURN_IF_ERROR(call.RequireShape(gradIn, "gradIn", inputSizes->values,
                                     static_cast<int>(std::min<uint64_t>(inputSizes->size, kMaxRank))));
-  RETURN_IF_ERROR(call.RequireRank(gradIn, "gradIn", 1, kMaxRank - 1));
+  RETURN_IF_ERROR(call.RequireRank(gradIn, "gradIn", 0, kMaxRank - 1));
   int d;
   RETURN_IF_ERROR(call.WrapDim(dim, in.rank, "dim", &d));
-  if (size < 0 || size > in.dims[d])
-    return call.Invalid("size is {}, expected a value in [0,{}]", size, in.dims[d]);
+  const int64_t length = in.rank == 0 ? 1 : in.dims[d];
+  if (size < 0 || size > length) return call.Invalid("size is {}, expected a value in [0,{}]", size, length);
   if (step < 1) return call.Invalid("step is {}, expected at least 1", step);
   int64_t expected[kMaxRank];
-  for (int i = 0; i < in.rank; ++i) expected[i] = i == d ? (in.dims[d] - size) / step + 1 : in.dims[i];
+  for (int i = 0; i < in.rank; ++i) expected[i] = i == d ? (length - size) / step + 1 : in.dims[i];
   expected[in.rank] = size;
   RETURN_IF_ERROR(call.RequireShape(gradOut, "gradOut", expected, in.rank + 1));
   RETURN_IF_ERROR(call.RequireCastable(gradOut->view.dtype, gradIn, "gradIn"));
@@ -216,8 +216,11 @@ Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray
                          const auto add = KernelOf<Plus<T>, T, T>(1);
                          const Plus<T> plus;
                          for (int64_t k = 0; k < size; ++k) {
-                           TensorView windows = sum.view().Narrow(d, k, t[0].dims[d]);
-                           windows.strides[d] *= step;
+                           TensorView windows = sum.view();
+                           if (windows.rank > 0) {
+                             windows = windows.Narrow(d, k, t[0].dims[d]);
+                             windows.strides[d] *= step;
+                           }
                            RunElementwise(add, {windows}, {windows, t[0].Select(t[0].rank - 1, k)}, &plus);
                          }
                        });

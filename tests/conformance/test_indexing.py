@@ -211,11 +211,11 @@ def test_scatter(dtype, dim):
             cases.compare(y, scatter_expected(x, dim, long, src, "sum"))
 
 
-REDUCE = ["sum", "prod", "mean", "amax", "amin"]
+REDUCE = ["", "sum", "prod", "amax", "amin"]
 
 
 @pytest.mark.parametrize("include_self", [False, True])
-@pytest.mark.parametrize("reduce", range(5))
+@pytest.mark.parametrize("reduce", range(1, 5))
 @pytest.mark.parametrize("dtype", [*cases.FLOATS, torch.int32, torch.int64, torch.uint8])
 def test_scatter_reduce(dtype, reduce, include_self):
     for dim in range(3):

@@ -214,6 +214,7 @@ def test_windows(dtype):
             grad = cases.tensor(y.shape, dtype, layout, seed=1)
             y.backward(cases.wide(grad))
             check("Im2colBackward", grad, [9, 8], kernel, dilation, padding, stride, expected=wide.grad, dtype=dtype, layout=layout)
+    check("UnfoldGrad", torch.ones(1), [], 0, 1, 1, expected=torch.ones(()))
     for size, step in ((3, 1), (2, 4), (1, 1)):
         x = torch.zeros(4, 9, 3, dtype=torch.float64, requires_grad=True)
         y = x.unfold(1, size, step)
