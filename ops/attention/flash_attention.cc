@@ -1,0 +1,275 @@
+// The flash attention operators: forward, of fixed and of packed sequences.
+#include "aclnn_ops.h"
+#include "ops/attention/flash_parameters.h"
+
+namespace anycann {
+namespace {
+
+Status RequireAbsent(Call& call, const aclTensor* t, const char* name) {
+  return t == nullptr || t->view.numel() == 0 ? Status() : call.Invalid("{} is not supported", name);
+}
+
+Status LaunchForward(Call& call, const FlashParameters& p) {
+  FlashPlan plan;
+  Arg args[kFlashOperands];
+  int count = 0;
+  RETURN_IF_ERROR(PlanFlash(call, p, true, &plan, args, &count));
+  if (p.out->view.empty()) return call.Nothing();
+  const Attention& a = plan.attention;
+  const double scores = static_cast<double>(a.heads * a.q_len) * static_cast<double>(a.k_len) *
+                        static_cast<double>(plan.q_ends.empty() ? a.batches : 1);
+  const Cost cost{2 * scores * static_cast<double>(a.dim + a.value_dim),
+                  static_cast<double>(p.query->view.nbytes() + p.key->view.nbytes() + p.value->view.nbytes() +
+                                      p.out->view.nbytes())};
+  return call.Launch(
+      std::span<const Arg>(args, count), cost,
+      [plan = std::move(plan)](const Run& t) -> Status { return AttentionForward(plan.Bind(t)); });
+}
+
+}  // namespace
+
+Status aclnn::FlashAttentionScore(Call& call, const aclTensor* query, const aclTensor* key,
+                                  const aclTensor* value, const aclTensor* realShiftOptional,
+                                  const aclTensor* dropMaskOptional, const aclTensor* paddingMaskOptional,
+                                  const aclTensor* attenMaskOptional, const aclIntArray* prefixOptional,
+                                  double scaleValue, double keepProb, int64_t preTokens, int64_t nextTokens,
+                                  int64_t headNum, char* inputLayout, int64_t, int64_t sparseMode,
+                                  const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut,
+                                  const aclTensor*, const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .prefix = prefixOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionScoreV2(Call& call, const aclTensor* query, const aclTensor* key,
+                                    const aclTensor* value, const aclTensor* realShiftOptional,
+                                    const aclTensor* dropMaskOptional, const aclTensor* paddingMaskOptional,
+                                    const aclTensor* attenMaskOptional, const aclIntArray* prefixOptional,
+                                    const aclIntArray* qStartIdxOptional,
+                                    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb,
+                                    int64_t preTokens, int64_t nextTokens, int64_t headNum, char* inputLayout,
+                                    int64_t, int64_t sparseMode, int64_t pseType,
+                                    const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut,
+                                    const aclTensor*, const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .prefix = prefixOptional,
+                             .q_start = qStartIdxOptional,
+                             .k_start = kvStartIdxOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .pse_type = pseType,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionScoreV3(Call& call, const aclTensor* query, const aclTensor* key,
+                                    const aclTensor* value, const aclTensor* realShiftOptional,
+                                    const aclTensor* dropMaskOptional, const aclTensor* paddingMaskOptional,
+                                    const aclTensor* attenMaskOptional, const aclTensor* sinkOptional,
+                                    const aclIntArray* prefixOptional, const aclIntArray* qStartIdxOptional,
+                                    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb,
+                                    int64_t preTokens, int64_t nextTokens, int64_t headNum, char* inputLayout,
+                                    int64_t, int64_t sparseMode, int64_t pseType,
+                                    const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut,
+                                    const aclTensor*, const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .sink = sinkOptional,
+                             .prefix = prefixOptional,
+                             .q_start = qStartIdxOptional,
+                             .k_start = kvStartIdxOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .pse_type = pseType,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionScoreV4(
+    Call& call, const aclTensor* query, const aclTensor* key, const aclTensor* value,
+    const aclTensor* realShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclTensor* queryRopeOptional, const aclTensor* keyRopeOptional, const aclTensor* dScaleQOptional,
+    const aclTensor* dScaleKOptional, const aclTensor* dScaleVOptional, const aclTensor* sinkOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, const aclIntArray* qStartIdxOptional,
+    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t, int64_t sparseMode, int64_t,
+    int64_t pseType, char*, int64_t, int64_t, const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut,
+    const aclTensor*, const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  RETURN_IF_ERROR(RequireAbsent(call, queryRopeOptional, "queryRopeOptional"));
+  RETURN_IF_ERROR(RequireAbsent(call, keyRopeOptional, "keyRopeOptional"));
+  RETURN_IF_ERROR(RequireAbsent(call, dScaleQOptional, "dScaleQOptional"));
+  RETURN_IF_ERROR(RequireAbsent(call, dScaleKOptional, "dScaleKOptional"));
+  RETURN_IF_ERROR(RequireAbsent(call, dScaleVOptional, "dScaleVOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .sink = sinkOptional,
+                             .prefix = prefixOptional,
+                             .q_lengths = actualSeqQLenOptional,
+                             .k_lengths = actualSeqKvLenOptional,
+                             .q_start = qStartIdxOptional,
+                             .k_start = kvStartIdxOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .pse_type = pseType,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionVarLenScore(Call& call, const aclTensor* query, const aclTensor* key,
+                                        const aclTensor* value, const aclTensor* realShiftOptional,
+                                        const aclTensor* dropMaskOptional,
+                                        const aclTensor* paddingMaskOptional,
+                                        const aclTensor* attenMaskOptional, const aclIntArray* prefixOptional,
+                                        const aclIntArray* actualSeqQLenOptional,
+                                        const aclIntArray* actualSeqKvLenOptional, double scaleValue,
+                                        double keepProb, int64_t preTokens, int64_t nextTokens,
+                                        int64_t headNum, char* inputLayout, int64_t, int64_t sparseMode,
+                                        const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut,
+                                        const aclTensor*, const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .prefix = prefixOptional,
+                             .q_lengths = actualSeqQLenOptional,
+                             .k_lengths = actualSeqKvLenOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionVarLenScoreV2(
+    Call& call, const aclTensor* query, const aclTensor* key, const aclTensor* value,
+    const aclTensor* realShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, const aclIntArray* qStartIdxOptional,
+    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t, int64_t sparseMode, int64_t pseType,
+    const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut, const aclTensor*,
+    const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .prefix = prefixOptional,
+                             .q_lengths = actualSeqQLenOptional,
+                             .k_lengths = actualSeqKvLenOptional,
+                             .q_start = qStartIdxOptional,
+                             .k_start = kvStartIdxOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .pse_type = pseType,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+Status aclnn::FlashAttentionVarLenScoreV4(
+    Call& call, const aclTensor* query, const aclTensor* key, const aclTensor* value,
+    const aclTensor* realShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t, int64_t sparseMode, char*,
+    const aclTensor* softmaxMaxOut, const aclTensor* softmaxSumOut, const aclTensor*,
+    const aclTensor* attentionOutOut) {
+  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
+  const FlashParameters p = {.query = query,
+                             .key = key,
+                             .value = value,
+                             .pse = realShiftOptional,
+                             .drop_mask = dropMaskOptional,
+                             .mask = attenMaskOptional,
+                             .prefix = prefixOptional,
+                             .q_lengths = actualSeqQLenOptional,
+                             .k_lengths = actualSeqKvLenOptional,
+                             .scale = scaleValue,
+                             .keep = keepProb,
+                             .before = preTokens,
+                             .after = nextTokens,
+                             .heads = headNum,
+                             .layout = inputLayout,
+                             .sparse_mode = sparseMode,
+                             .max = softmaxMaxOut,
+                             .sum = softmaxSumOut,
+                             .out = attentionOutOut};
+  return LaunchForward(call, p);
+}
+
+}  // namespace anycann

@@ -1,0 +1,55 @@
+// What the flash attention operators of every version have in common: their parameters, checked and
+// translated.
+#pragma once
+
+#include <vector>
+
+#include "ops/attention/attention.h"
+#include "ops/call.h"
+
+namespace anycann {
+
+struct FlashParameters {
+  const aclTensor* query = nullptr;
+  const aclTensor* key = nullptr;
+  const aclTensor* value = nullptr;
+  const aclTensor* pse = nullptr;
+  const aclTensor* drop_mask = nullptr;
+  const aclTensor* mask = nullptr;
+  const aclTensor* sink = nullptr;
+  const aclIntArray* prefix = nullptr;
+  const aclIntArray* q_lengths = nullptr;  // cumulative, of packed sequences
+  const aclIntArray* k_lengths = nullptr;
+  const aclIntArray* q_start = nullptr;
+  const aclIntArray* k_start = nullptr;
+  double scale = 1, keep = 1;
+  int64_t before = 0, after = 0, heads = 1;
+  const char* layout = nullptr;
+  int64_t sparse_mode = 0;
+  int64_t pse_type = 1;
+  const aclTensor* max = nullptr;
+  const aclTensor* sum = nullptr;
+  const aclTensor* out = nullptr;  // attention output: written forward, read backward
+};
+
+// A kernel's attributes by value: `attention` without addresses, and the lists that it points into once they
+// are bound.
+struct FlashPlan {
+  Attention attention;
+  std::vector<int64_t> q_ends, k_ends, prefix;
+  // Operands present, in this order after query, key, value, out, max, sum: pse, drop mask, mask, sink.
+  bool has_pse = false, has_drop = false, has_mask = false, has_sink = false;
+
+  // The problem over a run's operands.
+  Attention Bind(const Run& t) const;
+};
+
+// Checks everything and fills the plan. `args` gets the operands in Bind's order, out, max and sum as outputs
+// if `forward`; returns their number in `count`.
+Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* plan, Arg* args, int* count);
+inline constexpr int kFlashOperands = 10;
+
+// A tensor of the layout's shape as heads; `heads` is its number of heads (of BSH and SBH, which hide it).
+HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads);
+
+}  // namespace anycann
