@@ -137,7 +137,7 @@ Status Event::Record(Stream* stream) {
   if (plan == nullptr) return OutOfMemory("aclrtRecordEvent");
   RETURN_IF_ERROR(stream->Submit(plan));
   SetFence(std::move(fence));
-  return Status();
+  return shared_ != nullptr ? RecordShared(stream) : Status();
 }
 
 Status Event::Wait(Stream* stream) {
@@ -147,11 +147,12 @@ Status Event::Wait(Stream* stream) {
   Progress progress;
   {
     std::lock_guard<SpinLock> lock(lock_);
-    f = fence_;
+    if (!IsElsewhere()) f = fence_;
     model = captured_by_;
     if (model) progress = captured_at_;
   }
   if (model) return model->WaitEvent(stream, this, progress);
+  if (!f && shared_ != nullptr) return WaitShared(stream);
   if (!f || f->done()) return Status();
   if (const Ref<Model> into = Model::Of(stream)) {
     into->Invalidate(fmt::format("stream {} waits for event {}, which was recorded outside of the capture",
@@ -178,15 +179,32 @@ Status Event::Reset(Stream* stream) {
   return stream->Submit(plan);
 }
 
-bool Event::recorded() const { return static_cast<bool>(fence()); }
+bool Event::recorded() const {
+  std::lock_guard<SpinLock> lock(lock_);
+  return fence_ || IsElsewhere();
+}
 
 bool Event::Reached() const {
+  {
+    std::lock_guard<SpinLock> lock(lock_);
+    if (IsElsewhere()) return shared_->reached >= shared_->submitted;
+  }
   const Ref<Fence> f = fence();
   return !f || f->done();
 }
 
 Status Event::Synchronize(int64_t timeout_ns) {
   if (captured()) return Error(107028, "event {} was recorded in a capture: it is never reached", id_);
+  bool elsewhere;
+  {
+    std::lock_guard<SpinLock> lock(lock_);
+    elsewhere = IsElsewhere();
+  }
+  if (elsewhere) {
+    if (shared_->Await(shared_->submitted, timeout_ns)) return Status();
+    return Error(kRtStreamSyncTimeout, "event {}, recorded by another process, was not reached within {} ms",
+                 id_, timeout_ns / 1000000);
+  }
   const Ref<Fence> f = fence();
   if (!f) return Status();
   return f->stream->WaitFor(f->sequence, timeout_ns);

@@ -10,6 +10,7 @@
 
 #include <atomic>
 #include <cstdint>
+#include <string>
 
 #include "base/export.h"
 #include "base/spin_lock.h"
@@ -29,6 +30,9 @@ class ANYCANN_API Event : public Object<Event, ObjectKind::kEvent> {
   static Status Create(uint32_t flags, Event** out);
   // A flag that the wait that it lets pass lowers (aclrtCreateNotify).
   static Status CreateNotify(Event** out);
+  // For other processes of the same user: the event's name (flag ACL_EVENT_IPC), and an event by that name.
+  Status Share(std::string* name);
+  static Status OpenShared(const std::string& name, Event** out);
   static Status Find(const char* function, void* handle, Event** out);
   static Status Destroy(Event* event);
 
@@ -61,8 +65,20 @@ class ANYCANN_API Event : public Object<Event, ObjectKind::kEvent> {
 
  private:
   friend class Object<Event, ObjectKind::kEvent>;
+  // What the processes that share an event share: counts of records. `bell` is their futex.
+  struct Shared {
+    std::atomic<uint64_t> submitted, reached;
+    std::atomic<int64_t> time;  // of the last one that was reached
+    std::atomic<uint32_t> bell;
+    void Reach(uint64_t record);
+    bool Await(uint64_t record, int64_t timeout_ns);
+  };
+
   Event() = default;
-  ~Event() = default;
+  ~Event();
+  bool IsElsewhere() const;  // lock_ held: the last record was made by another process
+  Status RecordShared(Stream* stream);
+  Status WaitShared(Stream* stream);
   Status SubmitFlag(Stream* stream, const char* name, PlanKind kind, bool raise);
 
   uint32_t id_ = 0, flags_ = 0;
@@ -72,7 +88,10 @@ class ANYCANN_API Event : public Object<Event, ObjectKind::kEvent> {
   Progress captured_at_;
   bool is_flag_ = false, lowers_itself_ = false;  // constant
   bool raised_ = false;
-  Ref<Fence> upcoming_;  // of the next record, when somebody waits for it
+  Shared* shared_ = nullptr;  // set once
+  int shared_fd_ = -1;
+  uint64_t last_record_ = 0;  // its number in *shared_, of the last one made here
+  Ref<Fence> upcoming_;       // of the next record, when somebody waits for it
 };
 
 }  // namespace anycann

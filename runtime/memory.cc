@@ -1,6 +1,7 @@
 #include "runtime/memory.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstring>
@@ -11,6 +12,7 @@
 #include "base/parallel.h"
 #include "runtime/memory_map.h"
 #include "runtime/stream.h"
+#include "runtime/virtual_memory.h"
 
 namespace anycann {
 namespace memory {
@@ -63,11 +65,13 @@ struct Pending {
   void* base;
   size_t mapped;
   int device;  // whose account it is on, -1 for none
+  int fd;      // -1 for none
   std::vector<std::pair<Ref<Stream>, uint64_t>> users;
 };
 
 void Release(const Pending& p) {
   munmap(p.base, p.mapped);
+  if (p.fd >= 0) close(p.fd);
   if (p.device >= 0) Device::Get(p.device)->memory_used().fetch_sub(static_cast<int64_t>(p.mapped));
 }
 
@@ -134,6 +138,11 @@ Status OverLimit(const char* function, size_t size, Device* d) {
 
 }  // namespace
 
+void AwaitBusyStreams() {
+  constexpr int64_t kPatience = 10000000000;
+  for (auto& [stream, sequence] : BusyStreams()) static_cast<void>(stream->Await(sequence, kPatience));
+}
+
 Status TakeDeviceMemory(const char* function, int device, size_t bytes) {
   Device* d = Device::Get(device);
   if (d == nullptr) return Error(kRtInvalidDevice, "{}: device {} does not exist", function, device);
@@ -165,9 +174,9 @@ Status Allocate(const char* function, size_t size, MemoryKind kind, int device, 
   }
   if (huge) madvise(p, mapped, MADV_HUGEPAGE);
   try {
-    MemoryMap::Get().Insert({p, size, kind, device}, mapped);
+    MemoryMap::Get().Insert({{p, size, kind, device}, mapped, -1});
   } catch (const std::bad_alloc&) {
-    Release({p, mapped, counted ? device : -1, {}});
+    Release({p, mapped, counted ? device : -1, -1, {}});
     return Error(kRtMemoryAllocation, "{}: out of memory for bookkeeping", function);
   }
   *out = p;
@@ -175,10 +184,10 @@ Status Allocate(const char* function, size_t size, MemoryKind kind, int device, 
 }
 
 Status Free(const char* function, void* address, MemoryKind kind) {
-  MemoryBlock block;
-  size_t mapped = 0;
+  MemoryMap::Entry entry;
   if (address == nullptr) return Error(kInvalidParam, "{}: the address is null", function);
-  switch (MemoryMap::Get().Remove(address, kind, &block, &mapped)) {
+  const MemoryBlock& block = entry.block;
+  switch (MemoryMap::Get().Remove(address, kind, &entry)) {
     case MemoryMap::Removal::kUnknown:
       return Error(kRtParamInvalid, "{}: {} was not allocated, or it was freed before", function, address);
     case MemoryMap::Removal::kInside:
@@ -191,7 +200,8 @@ Status Free(const char* function, void* address, MemoryKind kind) {
   }
   if (!OwnsPages(kind)) return Status();
   PendingFrees& pending = PendingFrees::Get();
-  Pending p{block.base, mapped, kind == MemoryKind::kDevice ? block.device : -1, BusyStreams()};
+  Pending p{block.base, entry.mapped, kind == MemoryKind::kDevice ? block.device : -1, entry.fd,
+            BusyStreams()};
   if (p.users.empty()) {
     Release(p);
   } else {
@@ -209,26 +219,34 @@ Status Register(const char* function, void* address, size_t size) {
   if (Lookup(address, &known))
     return Error(507910, "{}: {} lies in {} that starts at {}", function, address, Describe(known.kind),
                  known.base);
-  MemoryMap::Get().Insert({address, size, MemoryKind::kRegistered, -1}, 0);
+  MemoryMap::Get().Insert({{address, size, MemoryKind::kRegistered, -1}, 0, -1});
   return Status();
 }
 
 Status Unregister(const char* function, void* address) {
-  MemoryBlock block;
-  size_t mapped;
-  if (MemoryMap::Get().Remove(address, MemoryKind::kRegistered, &block, &mapped) == MemoryMap::Removal::kDone)
+  MemoryMap::Entry entry;
+  if (MemoryMap::Get().Remove(address, MemoryKind::kRegistered, &entry) == MemoryMap::Removal::kDone)
     return Status();
   return Error(507911, "{}: {} was not registered with aclrtHostRegister", function, address);
 }
 
-bool Lookup(const void* address, MemoryBlock* block) { return MemoryMap::Get().Find(address, block); }
+bool Lookup(const void* address, MemoryBlock* block) {
+  MemoryMap::Entry entry;
+  if (!MemoryMap::Get().Find(address, &entry)) return false;
+  *block = entry.block;
+  return true;
+}
 
 Status CheckRange(const char* function, const char* argument, const void* address, size_t size) {
   if (address == nullptr) return Error(kInvalidParam, "{}: {} is null", function, argument);
   MemoryBlock b;
   if (!Lookup(address, &b)) return Status();
   const size_t offset = static_cast<size_t>(static_cast<const char*>(address) - static_cast<char*>(b.base));
-  if (size <= b.size - offset) return Status();
+  if (size <= b.size - offset) {
+    if (b.kind != MemoryKind::kReserved || virtual_memory::CoversMappings(address, size)) return Status();
+    return Error(kRtParamInvalid, "{}: {} ({}) is in a reserved range without memory; call aclrtMapMem first",
+                 function, argument, address);
+  }
   return Error(kRtParamInvalid, "{}: {} ({}) is {} bytes into a block of {} bytes; {} bytes don't fit",
                function, argument, address, offset, b.size, size);
 }

@@ -19,37 +19,38 @@ class MemoryMap {
     return *m;
   }
 
-  // `mapped`: bytes of address space that the block owns, 0 when it owns none. May throw std::bad_alloc.
-  void Insert(const MemoryBlock& block, size_t mapped) {
+  struct Entry {
+    MemoryBlock block;
+    size_t mapped = 0;  // bytes of address space that the block owns, 0 when it owns none
+    int fd = -1;        // of the file behind a block that other processes can map
+  };
+
+  // May throw std::bad_alloc.
+  void Insert(const Entry& entry) {
     std::unique_lock<std::shared_mutex> lock(mutex_);
-    blocks_[reinterpret_cast<uintptr_t>(block.base)] = {block, mapped};
+    blocks_[reinterpret_cast<uintptr_t>(entry.block.base)] = entry;
   }
 
-  Removal Remove(void* address, MemoryKind kind, MemoryBlock* block, size_t* mapped) {
+  Removal Remove(void* address, MemoryKind kind, Entry* entry) {
     std::unique_lock<std::shared_mutex> lock(mutex_);
     auto it = Containing(address);
     if (it == blocks_.end()) return Removal::kUnknown;
-    *block = it->second.block;
-    *mapped = it->second.mapped;
-    if (block->base != address) return Removal::kInside;
-    if (block->kind != kind) return Removal::kOtherKind;
+    *entry = it->second;
+    if (entry->block.base != address) return Removal::kInside;
+    if (entry->block.kind != kind) return Removal::kOtherKind;
     blocks_.erase(it);
     return Removal::kDone;
   }
 
-  bool Find(const void* address, MemoryBlock* block) {
+  bool Find(const void* address, Entry* entry) {
     std::shared_lock<std::shared_mutex> lock(mutex_);
     auto it = Containing(address);
     if (it == blocks_.end()) return false;
-    *block = it->second.block;
+    *entry = it->second;
     return true;
   }
 
  private:
-  struct Entry {
-    MemoryBlock block;
-    size_t mapped = 0;
-  };
   using Map = std::map<uintptr_t, Entry>;
 
   Map::iterator Containing(const void* address) {
@@ -68,6 +69,8 @@ namespace memory {
 // The device's account, for memory that isn't allocated through Allocate.
 Status TakeDeviceMemory(const char* function, int device, size_t bytes);
 void GiveDeviceMemory(int device, size_t bytes);
+// Waits until what was submitted to any stream so far has run, up to ten seconds a stream.
+void AwaitBusyStreams();
 }  // namespace memory
 
 }  // namespace anycann

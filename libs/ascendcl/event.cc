@@ -1,6 +1,10 @@
 // Events.
 #include "runtime/event.h"
 
+#include <algorithm>
+#include <cstring>
+#include <string>
+
 #include "libs/ascendcl/door.h"
 
 using namespace anycann;
@@ -156,4 +160,29 @@ aclError aclrtGetEventAvailNum(uint32_t* eventCount) {
   ANYCANN_NOT_NULL(eventCount);
   *eventCount = kManyEvents;
   return 0;
+}
+
+aclError aclrtIpcGetEventHandle(aclrtEvent event, aclrtIpcEventHandle* handle) {
+  ANYCANN_NOT_NULL(handle);
+  return OnEvent(__func__, event, [&](Event* e) {
+    if ((e->flags() & ACL_EVENT_IPC) == 0)
+      return Error(kRtParamInvalid, "aclrtIpcGetEventHandle: event {} was created without ACL_EVENT_IPC",
+                   e->id());
+    std::string name;
+    RETURN_IF_ERROR(e->Share(&name));
+    std::memset(handle, 0, sizeof(*handle));
+    std::memcpy(handle->reserved, name.data(), std::min(name.size(), sizeof(handle->reserved) - 1));
+    return Status();
+  });
+}
+
+aclError aclrtIpcOpenEventHandle(aclrtIpcEventHandle handle, aclrtEvent* event) {
+  ANYCANN_NOT_NULL(event);
+  return Door(__func__, [&] {
+    Event* e = nullptr;
+    RETURN_IF_ERROR(Event::OpenShared(
+        std::string(handle.reserved, strnlen(handle.reserved, sizeof(handle.reserved))), &e));
+    *event = e;
+    return Status();
+  });
 }
