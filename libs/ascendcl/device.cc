@@ -6,6 +6,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "libs/ascendcl/device_facts.h"
 #include "libs/ascendcl/door.h"
 #include "runtime/context.h"
 #include "runtime/memory.h"
@@ -15,9 +16,6 @@
 using namespace anycann;
 
 namespace {
-
-// Cores that an Ascend 910B1 reports; clients size their grids with them.
-constexpr uint32_t kCubeCores = 24, kVectorCores = 48;
 
 Status CheckDevice(const char* function, int64_t device) {
   if (device >= 0 && device < Device::Count()) return Status();
@@ -188,10 +186,10 @@ aclError aclrtGetDeviceInfo(uint32_t deviceId, aclrtDevAttr attr, int64_t* value
       return 0;
     case ACL_DEV_ATTR_AICORE_CORE_NUM:
     case ACL_DEV_ATTR_CUBE_CORE_NUM:
-      *value = kCubeCores;
+      *value = device_facts::kCubeCores;
       return 0;
     case ACL_DEV_ATTR_VECTOR_CORE_NUM:
-      *value = kVectorCores;
+      *value = device_facts::kVectorCores;
       return 0;
     case ACL_DEV_ATTR_WARP_SIZE:
       *value = 32;
@@ -200,13 +198,13 @@ aclError aclrtGetDeviceInfo(uint32_t deviceId, aclrtDevAttr attr, int64_t* value
       *value = 2048;
       return 0;
     case ACL_DEV_ATTR_UBUF_PER_VECTOR_CORE:
-      *value = 192 << 10;
+      *value = device_facts::kUnifiedBufferBytes;
       return 0;
     case ACL_DEV_ATTR_TOTAL_GLOBAL_MEM_SIZE:
       *value = Device::Get(static_cast<int>(deviceId))->memory_limit();
       return 0;
     case ACL_DEV_ATTR_L2_CACHE_SIZE:
-      *value = int64_t{192} << 20;
+      *value = device_facts::kL2Bytes;
       return 0;
     case ACL_DEV_ATTR_PHY_CHIP_ID:
       *value = deviceId;
@@ -308,4 +306,23 @@ aclError aclrtGetPhyDevIdByLogicDevId(const int32_t logicDevId, int32_t* const p
   RETURN_IF_DOOR_ERROR(CheckDevice(__func__, logicDevId));
   *phyDevId = logicDevId;
   return 0;
+}
+
+aclError aclGetDeviceCapability(uint32_t deviceId, aclDeviceInfo deviceInfo, int64_t* value) {
+  ANYCANN_NOT_NULL(value);
+  RETURN_IF_DOOR_ERROR(CheckDevice(__func__, deviceId));
+  switch (deviceInfo) {
+    case ACL_DEVICE_INFO_AI_CORE_NUM:
+      *value = device_facts::kCubeCores;
+      return 0;
+    case ACL_DEVICE_INFO_VECTOR_CORE_NUM:
+      *value = device_facts::kVectorCores;
+      return 0;
+    case ACL_DEVICE_INFO_L2_SIZE:
+      *value = device_facts::kL2Bytes;
+      return 0;
+    default:
+      return Answer(Error(kInvalidParam, "aclGetDeviceCapability: deviceInfo {} is not known",
+                          static_cast<int>(deviceInfo)));
+  }
 }
