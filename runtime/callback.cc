@@ -1,6 +1,7 @@
 #include "runtime/callback.h"
 
 #include <pthread.h>
+#include <unistd.h>
 
 #include <chrono>
 #include <condition_variable>
@@ -35,6 +36,11 @@ class HostThreads {
  public:
   static HostThreads& Get() {
     static HostThreads* t = new HostThreads;  // never destroyed: threads use it until the process ends
+    static pid_t process = getpid();
+    if (process != getpid()) {  // the child of a fork has none of the threads
+      process = getpid();
+      t = new HostThreads;
+    }
     return *t;
   }
 
