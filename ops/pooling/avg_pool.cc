@@ -18,18 +18,34 @@ struct Average {
   int64_t divisor_override = 0;  // 0: none
 };
 
+// The windows of all dimensions, and what divides a sum: the product of one number per dimension.
+template <class T>
 struct Windows {
   Scratch<PoolWindow> d, h, w;
-  explicit Windows(const PoolGeometry& g)
-      : d(PoolWindows(g.d[0])), h(PoolWindows(g.d[1])), w(PoolWindows(g.d[2])) {}
-  bool ok() const { return d.ok() && h.ok() && w.ok(); }
-};
+  Scratch<T> along_width;  // the width's factor, per output position
+  const Average& a;
 
-int64_t Divisor(const Average& a, const PoolWindow& d, const PoolWindow& h, const PoolWindow& w) {
-  if (a.divisor_override != 0) return a.divisor_override;
-  if (a.count_include_pad) return static_cast<int64_t>(d.extent) * h.extent * w.extent;
-  return static_cast<int64_t>(d.count) * h.count * w.count;
-}
+  explicit Windows(const Average& average)
+      : d(PoolWindows(average.g.d[0])),
+        h(PoolWindows(average.g.d[1])),
+        w(PoolWindows(average.g.d[2])),
+        along_width(average.g.d[2].out),
+        a(average) {
+    if (ok())
+      for (int64_t o = 0; o < a.g.d[2].out; ++o) along_width[o] = a.divisor_override != 0 ? T(1) : Size(w[o]);
+  }
+  bool ok() const { return d.ok() && h.ok() && w.ok() && along_width.ok(); }
+  // Of an output row, for all its positions.
+  T OfRow(const PoolWindow& wd, const PoolWindow& wh) const {
+    return a.divisor_override != 0 ? static_cast<T>(a.divisor_override) : Size(wd) * Size(wh);
+  }
+
+ private:
+  // A window that lies in the padding as a whole has sum 0, and gives 0 whatever divides it.
+  T Size(const PoolWindow& x) const {
+    return static_cast<T>(std::max(1, a.count_include_pad ? x.extent : x.count));
+  }
+};
 
 template <class T>
 void AddRow(T* __restrict to, const T* __restrict from, int64_t n) {
@@ -64,8 +80,7 @@ void AddWindows(const PoolDim& dim, const Scratch<PoolWindow>& windows, const T*
 }
 
 template <class T>
-void ForwardPlane(const Average& a, const Windows& w, const T* in, T* out, T* row) {
-  const PoolGeometry& g = a.g;
+void ForwardPlane(const PoolGeometry& g, const Windows<T>& w, const T* in, T* out, T* row) {
   const int64_t width = g.d[2].in;
   for (int64_t od = 0; od < g.d[0].out; ++od)
     for (int64_t oh = 0; oh < g.d[1].out; ++oh, out += g.d[2].out) {
@@ -78,26 +93,22 @@ void ForwardPlane(const Average& a, const Windows& w, const T* in, T* out, T* ro
         source = row;
       }
       AddWindows(g.d[2], w.w, source, out);
-      for (int64_t o = 0; o < g.d[2].out; ++o) {
-        const int64_t divisor = Divisor(a, wd, wh, w.w[o]);
-        out[o] = divisor == 0 ? T(0) : out[o] / static_cast<T>(divisor);
-      }
+      const T rows = w.OfRow(wd, wh);
+      for (int64_t o = 0; o < g.d[2].out; ++o) out[o] /= rows * w.along_width[o];
     }
 }
 
 template <class T>
-void BackwardPlane(const Average& a, const Windows& w, const T* dout, T* din, T* row) {
-  const PoolGeometry& g = a.g;
+void BackwardPlane(const PoolGeometry& g, const Windows<T>& w, const T* dout, T* din, T* row) {
   const int64_t width = g.d[2].in;
   std::fill(din, din + g.in_plane(), T(0));
   for (int64_t od = 0; od < g.d[0].out; ++od)
     for (int64_t oh = 0; oh < g.d[1].out; ++oh, dout += g.d[2].out) {
       const PoolWindow &wd = w.d[od], &wh = w.h[oh];
+      const T rows = w.OfRow(wd, wh);
       std::fill(row, row + width, T(0));
       for (int64_t o = 0; o < g.d[2].out; ++o) {
-        const int64_t divisor = Divisor(a, wd, wh, w.w[o]);
-        if (divisor == 0) continue;
-        const T share = dout[o] / static_cast<T>(divisor);
+        const T share = dout[o] / (rows * w.along_width[o]);
         for (int64_t i = w.w[o].start; i < w.w[o].start + w.w[o].count; ++i) row[i] += share;
       }
       for (int64_t i = 0; i < wd.count; ++i)
@@ -112,7 +123,7 @@ Status RunPlanes(const char* op, const Average& a, bool backward, const TensorVi
                  const TensorView& to_view) {
   const DenseInput from(from_view);
   const DenseOutput to(to_view);
-  const Windows windows(a.g);
+  const Windows<T> windows(a);
   if (!from.ok() || !to.ok() || !windows.ok()) return ScratchFailed(op);
   const DenseReader<T> reader(from.view());
   const DenseWriter<T> writer(to.view());
@@ -129,9 +140,9 @@ Status RunPlanes(const char* op, const Average& a, bool backward, const TensorVi
       const T* source = reader.Read(p * n, n, in.get());
       T* target = writer.Begin(p * m, out.get());
       if (backward)
-        BackwardPlane(a, windows, source, target, row.get());
+        BackwardPlane(a.g, windows, source, target, row.get());
       else
-        ForwardPlane(a, windows, source, target, row.get());
+        ForwardPlane(a.g, windows, source, target, row.get());
       writer.End(p * m, m, target);
     }
   });
