@@ -51,7 +51,7 @@ class Worker:
         self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), *self.arguments], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.log, bufsize=0)
         if self.read(300) != b"ready\n":
-            raise SystemExit(f"the sweep's worker does not start: see {self.log.name}")
+            raise RuntimeError(f"the sweep's worker does not start: see {self.log.name} (--log FILE)")
 
     def read(self, seconds):
         """One line, b"" at the end of the process, None after the time limit."""
@@ -124,6 +124,8 @@ def sweep(entries, arguments):
         t.start()
     for t in threads:
         t.join()
+    if len(results) != len(entries):
+        raise SystemExit(f"only {len(results)} of {len(entries)} entries were run")
     return results
 
 
