@@ -22,6 +22,7 @@ import re
 import select
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 
@@ -42,16 +43,18 @@ print("ENTRIES" + json.dumps(rows))
 
 
 class Worker:
-    """A process that runs one entry after another; a crash or a hang costs one entry, and a new process."""
+    """A process that runs one entry after another; an error, a crash or a hang costs one entry, and a new process (after an
+    error torch_npu's queue is not usable any more)."""
 
     def __init__(self, arguments, log):
-        self.arguments, self.log, self.process = arguments, log, None
+        self.arguments, self.process = arguments, None
+        self.log = open(log, "ab+") if log else tempfile.TemporaryFile("ab+")
 
     def start(self):
         self.process = subprocess.Popen([sys.executable, str(HERE / "worker.py"), *self.arguments], stdin=subprocess.PIPE,
                                         stdout=subprocess.PIPE, stderr=self.log, bufsize=0)
         if self.read(300) != b"ready\n":
-            raise RuntimeError(f"the sweep's worker does not start: see {self.log.name} (--log FILE)")
+            raise RuntimeError("the sweep's worker does not start: see its standard error (--log FILE)")
 
     def read(self, seconds):
         """One line, b"" at the end of the process, None after the time limit."""
@@ -79,7 +82,10 @@ class Worker:
         self.process.stdin.write(f"{index}\n".encode())
         line = self.read(seconds)
         if line:
-            return json.loads(line)
+            answer = json.loads(line)
+            if answer["status"] == "error":
+                self.stop()
+            return answer
         if line is None:
             detail = f"no answer in {seconds} s"
         else:
@@ -103,10 +109,9 @@ def sweep(entries, arguments):
     for entry in entries:
         todo.put(entry)
     direction = "backward" if arguments.backward else "forward"
-    log = open(arguments.log, "wb") if arguments.log else open(os.devnull, "wb")
 
-    def work():
-        worker = Worker([arguments.dtype, direction, str(arguments.samples)], log)
+    def work(number):
+        worker = Worker([arguments.dtype, direction, str(arguments.samples)], arguments.log and f"{arguments.log}.{number}")
         while True:
             try:
                 index, name = todo.get_nowait()
@@ -119,7 +124,7 @@ def sweep(entries, arguments):
                       flush=True)
         worker.stop()
 
-    threads = [threading.Thread(target=work) for _ in range(arguments.jobs)]
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(arguments.jobs)]
     for t in threads:
         t.start()
     for t in threads:
@@ -173,7 +178,7 @@ def main():
     parser.add_argument("--samples", type=int, default=12, help="samples of an entry at most")
     parser.add_argument("--limit", type=float, default=90, help="seconds for one entry")
     parser.add_argument("--json", help="write everything here")
-    parser.add_argument("--log", help="standard error of the workers")
+    parser.add_argument("--log", help="standard error of worker N goes to LOG.N")
     parser.add_argument("--quiet", action="store_true")
     arguments = parser.parse_args()
 
