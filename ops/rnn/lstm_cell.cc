@@ -10,7 +10,7 @@
 namespace anycann {
 namespace {
 
-struct At {
+struct StepAt {
   int input, hidden, cx, input_bias, hidden_bias, hy, cy, storage;
 };
 
@@ -24,7 +24,7 @@ Status RequireCell(Call& call, const aclTensor* gates, const char* name, const a
 
 // The gates are stored after their activations, in torch's order: input, forget, cell, output.
 template <class T>
-Status Step(const At& at, const Run& t) {
+Status Step(const StepAt& at, const Run& t) {
   const TensorView& shape = t[at.cx];
   const int64_t rows = shape.dims[0], n = shape.dims[1];
   const Dense in(t[at.input], kDTypeOf<T>, Dense::kRead), hidden(t[at.hidden], kDTypeOf<T>, Dense::kRead),
@@ -114,7 +114,7 @@ Status aclnn::ThnnFusedLstmCell(Call& call, const aclTensor* inputGates, const a
     RETURN_IF_ERROR(call.RequireShape(hiddenBiasOptional, "hiddenBiasOptional", bias, 1));
   if (cx->view.empty()) return call.Nothing();
   Operands o;
-  const At at = {
+  const StepAt at = {
       o.Input(inputGates),         o.Input(hiddenGates), o.Input(cx),     o.Input(inputBiasOptional),
       o.Input(hiddenBiasOptional), o.Output(hyOut),      o.Output(cyOut), o.Output(storageOut)};
   const bool wide = cx->view.dtype == DType::kDouble;
