@@ -25,27 +25,30 @@ Status BroadcastInputs(Call& call, std::span<const aclTensor* const> inputs, con
   return Status();
 }
 
+Status LaunchElementwise(Call& call, std::span<const Arg> operands, const ElementwiseKernel& kernel,
+                         const ElementwiseParams& params) {
+  const TensorView& first = operands[0].view;
+  if (first.empty()) return call.Nothing();
+  const double n = static_cast<double>(first.numel());
+  double bytes = 0;
+  for (const Arg& a : operands) bytes += n * static_cast<double>(SizeOf(a.view.dtype));
+  return call.Launch(operands, Cost{n * kernel.cost, bytes}, [kernel, params](const Run& t) -> Status {
+    TensorView out[kMaxElementwiseOutputs], in[kMaxElementwiseInputs];
+    for (int i = 0; i < kernel.inputs; ++i) in[i] = t[i];
+    for (int i = 0; i < kernel.outputs; ++i) out[i] = t[kernel.inputs + i];
+    RunElementwise(kernel, std::span<const TensorView>(out, kernel.outputs),
+                   std::span<const TensorView>(in, kernel.inputs), params.bytes);
+    return Status();
+  });
+}
+
 Status LaunchElementwise(Call& call, std::span<const aclTensor* const> inputs,
                          std::span<const aclTensor* const> outputs, const ElementwiseKernel& kernel,
                          const ElementwiseParams& params) {
   Arg args[kMaxElementwiseInputs + kMaxElementwiseOutputs];
-  const size_t count = inputs.size() + outputs.size();
   RETURN_IF_ERROR(BroadcastInputs(call, inputs, outputs[0], std::span(args, inputs.size())));
-  const TensorView& o = outputs[0]->view;
-  if (o.empty()) return call.Nothing();
   for (size_t i = 0; i < outputs.size(); ++i) args[inputs.size() + i] = Out(outputs[i]);
-  const double n = static_cast<double>(o.numel());
-  double bytes = 0;
-  for (size_t i = 0; i < count; ++i) bytes += n * static_cast<double>(SizeOf(args[i].view.dtype));
-  return call.Launch(std::span<const Arg>(args, count), Cost{n * kernel.cost, bytes},
-                     [kernel, params](const Run& t) -> Status {
-                       TensorView out[kMaxElementwiseOutputs], in[kMaxElementwiseInputs];
-                       for (int i = 0; i < kernel.inputs; ++i) in[i] = t[i];
-                       for (int i = 0; i < kernel.outputs; ++i) out[i] = t[kernel.inputs + i];
-                       RunElementwise(kernel, std::span<const TensorView>(out, kernel.outputs),
-                                      std::span<const TensorView>(in, kernel.inputs), params.bytes);
-                       return Status();
-                     });
+  return LaunchElementwise(call, std::span<const Arg>(args, inputs.size() + outputs.size()), kernel, params);
 }
 
 }  // namespace anycann

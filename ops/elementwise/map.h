@@ -12,6 +12,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstring>
 #include <initializer_list>
 #include <span>
@@ -92,21 +93,49 @@ void MapLoop(const F& f, R* r, int64_t n, const In*... p) {
   }
 }
 
-// The engine's description of a functor R operator()(In...) const.
+template <class F, class R, class... In>
+void MapLoop(const F& f, R* r, R* s, int64_t n, const In*... p) {
+#pragma GCC ivdep
+  for (int64_t i = 0; i < n; ++i) {
+    const std::array<R, 2> x = f(p[i]...);
+    r[i] = x[0];
+    s[i] = x[1];
+  }
+}
+
+// A functor's result: one value, or a std::array of two, one for each output.
+template <class R>
+struct ResultOf {
+  using type = R;
+  static constexpr int kCount = 1;
+};
+template <class R, size_t n>
+struct ResultOf<std::array<R, n>> {
+  using type = R;
+  static constexpr int kCount = static_cast<int>(n);
+};
+
+// The engine's description of a functor R operator()(In...) const or std::array<R, 2> operator()(In...)
+// const.
 template <class F, class... In>
 ElementwiseKernel KernelOf(double cost) {
-  using R = decltype(std::declval<const F&>()(std::declval<In>()...));
+  using Result = decltype(std::declval<const F&>()(std::declval<In>()...));
+  using R = typename ResultOf<Result>::type;
   ElementwiseKernel k;
   k.inputs = sizeof...(In);
-  k.outputs = 1;
-  k.out_types[0] = kDTypeOf<R>;
+  k.outputs = ResultOf<Result>::kCount;
+  for (int i = 0; i < k.outputs; ++i) k.out_types[i] = kDTypeOf<R>;
   const DType types[] = {kDTypeOf<In>...};
   for (size_t i = 0; i < sizeof...(In); ++i) k.in_types[i] = types[i];
   k.cost = cost;
   k.loop = [](void* const* out, const void* const* in, int64_t n, const void* params) {
     const F f = *static_cast<const F*>(params);
-    R* r = static_cast<R*>(out[0]);
-    [&]<size_t... I>(std::index_sequence<I...>) { MapLoop(f, r, n, static_cast<const In*>(in[I])...); }
+    [&]<size_t... I>(std::index_sequence<I...>) {
+      if constexpr (std::is_same_v<Result, std::array<R, 2>>)
+        MapLoop(f, static_cast<R*>(out[0]), static_cast<R*>(out[1]), n, static_cast<const In*>(in[I])...);
+      else
+        MapLoop(f, static_cast<R*>(out[0]), n, static_cast<const In*>(in[I])...);
+    }
     (std::index_sequence_for<In...>{});
   };
   return k;
@@ -128,6 +157,10 @@ struct ElementwiseParams {
     std::memcpy(bytes, &f, sizeof(F));
   }
 };
+
+// Launches `kernel` over operands whose views all have one shape: the inputs, then the outputs.
+ANYCANN_API Status LaunchElementwise(Call& call, std::span<const Arg> operands,
+                                     const ElementwiseKernel& kernel, const ElementwiseParams& params);
 
 // Launches `kernel` over inputs, broadcast to the outputs' shape. All outputs have outputs[0]'s shape, which
 // the caller has checked for those after the first.
