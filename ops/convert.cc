@@ -16,10 +16,14 @@ inline To Cast(From x) {
   } else if constexpr (std::is_same_v<From, ComplexHalf>) {
     return Cast<To>(static_cast<Complex64>(x));
   } else if constexpr (std::is_same_v<From, Complex64> || std::is_same_v<From, Complex128>) {
-    if constexpr (std::is_same_v<To, bool>) return x.real() != 0 || x.imag() != 0;
-    else if constexpr (std::is_same_v<To, Complex64> || std::is_same_v<To, Complex128>) return static_cast<To>(x);
-    else if constexpr (std::is_same_v<To, ComplexHalf>) return ComplexHalf(Complex64(x));
-    else return Cast<To>(x.real());
+    if constexpr (std::is_same_v<To, bool>)
+      return x.real() != 0 || x.imag() != 0;
+    else if constexpr (std::is_same_v<To, Complex64> || std::is_same_v<To, Complex128>)
+      return static_cast<To>(x);
+    else if constexpr (std::is_same_v<To, ComplexHalf>)
+      return ComplexHalf(Complex64(x));
+    else
+      return Cast<To>(x.real());
   } else if constexpr (std::is_same_v<To, ComplexHalf>) {
     return ComplexHalf(Complex64(static_cast<float>(x), 0));
   } else if constexpr (std::is_same_v<To, Complex64> || std::is_same_v<To, Complex128>) {
@@ -78,7 +82,8 @@ using Loop = void (*)(void*, const void*, int64_t);
 Loop FindLoop(DType to, DType from) {
   Loop loop = nullptr;
   VisitType(to, [&](auto t) {
-    VisitType(from, [&](auto f) { loop = &ConvertLoop<typename decltype(t)::type, typename decltype(f)::type>; });
+    VisitType(from,
+              [&](auto f) { loop = &ConvertLoop<typename decltype(t)::type, typename decltype(f)::type>; });
   });
   return loop;
 }
@@ -98,11 +103,21 @@ struct Bytes16 {
 template <class F>
 void VisitSize(int64_t size, F&& f) {
   switch (size) {
-    case 1: f(uint8_t{}); break;
-    case 2: f(uint16_t{}); break;
-    case 4: f(uint32_t{}); break;
-    case 8: f(uint64_t{}); break;
-    case 16: f(Bytes16{}); break;
+    case 1:
+      f(uint8_t{});
+      break;
+    case 2:
+      f(uint16_t{});
+      break;
+    case 4:
+      f(uint32_t{});
+      break;
+    case 8:
+      f(uint64_t{});
+      break;
+    case 16:
+      f(Bytes16{});
+      break;
   }
 }
 
@@ -145,17 +160,33 @@ void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_
   });
 }
 
-void CopyCast(const TensorView& dst, const TensorView& src) {
-  // The identity in dst's type: the engine's load converts, and its store is a plain one.
+ElementwiseKernel CopyKernel(DType t) {
   ElementwiseKernel k;
-  k.inputs = 1;
-  k.outputs = 1;
-  k.in_types[0] = k.out_types[0] = dst.dtype;
-  k.loop = [](void* const* out, const void* const* in, int64_t n, const void* params) {
-    std::memcpy(out[0], in[0], static_cast<size_t>(n * *static_cast<const int64_t*>(params)));
-  };
-  const int64_t size = SizeOf(dst.dtype);
-  RunElementwise(k, {dst}, {src}, &size);
+  k.inputs = k.outputs = 1;
+  k.in_types[0] = k.out_types[0] = t;
+  k.cost = 0.5;
+  VisitSize(SizeOf(t), [&](auto x) {
+    using T = decltype(x);
+    k.loop = [](void* const* out, const void* const* in, int64_t n, const void*) {
+      std::memcpy(out[0], in[0], static_cast<size_t>(n) * sizeof(T));
+    };
+  });
+  return k;
+}
+
+ElementwiseKernel FillKernel(DType t) {
+  ElementwiseKernel k = CopyKernel(t);
+  k.inputs = 0;
+  VisitSize(SizeOf(t), [&](auto x) {
+    using T = decltype(x);
+    k.loop = [](void* const* out, const void* const*, int64_t n, const void* value) {
+      T v;
+      std::memcpy(&v, value, sizeof(T));
+      T* o = static_cast<T*>(out[0]);
+      for (int64_t i = 0; i < n; ++i) o[i] = v;
+    };
+  });
+  return k;
 }
 
 Element ElementOf(const ScalarValue& value, DType dtype) {
@@ -181,10 +212,7 @@ int64_t ReadInt64(const TensorView& v) {
 }
 
 void Fill(const TensorView& dst, const void* value) {
-  TensorView scalar = dst;
-  scalar.data = const_cast<void*>(value);
-  for (int i = 0; i < scalar.rank; ++i) scalar.strides[i] = 0;
-  CopyCast(dst, scalar);
+  RunElementwise(FillKernel(dst.dtype), {dst}, {}, value);
 }
 
 }  // namespace anycann

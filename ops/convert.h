@@ -4,17 +4,24 @@
 #include <cstdint>
 
 #include "base/tensor_view.h"
+#include "ops/elementwise/engine.h"
 #include "ops/handles.h"
 
 namespace anycann {
 
-// dst[i] = cast(src[i]) for n contiguous elements. Casts as torch's CPU: to bool "is not zero", complex to real takes
-// the real part, float to integer truncates. The ranges must not overlap unless dst == src and the types are equal.
+// dst[i] = cast(src[i]) for n contiguous elements. Casts as torch's CPU: to bool "is not zero", complex to
+// real takes the real part, float to integer truncates. The ranges must not overlap unless dst == src and the
+// types are equal.
 void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t n);
 
 // Gathers n elements of `size` bytes, `stride` elements apart, into contiguous memory; and scatters them.
 void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t size);
 void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_t size);
+
+// Elementwise kernels that move elements of any type: out = in, and out = the element at the kernel's
+// parameters.
+ElementwiseKernel CopyKernel(DType t);
+ElementwiseKernel FillKernel(DType t);
 
 // Copies src to dst (same shape), casting where the types differ, any strides, in parallel.
 void CopyCast(const TensorView& dst, const TensorView& src);

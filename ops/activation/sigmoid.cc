@@ -74,7 +74,10 @@ struct LogitOf {
 template <class T>
 struct LogitGradOf {
   T low, high, outside;
-  T operator()(T x, T g) const { return x < low || x > high ? outside : g / (x * (1 - x)); }
+  T operator()(T x, T g) const {
+    const T bend = x * (1 - x);
+    return x < low || x > high ? outside : g / (bend == 0 ? T(0) : bend);  // +inf at -0 too
+  }
 };
 
 bool FindSilu(DType t, ElementwiseKernel* k) { return FindUnary<SiluOf, kFloatingTypes>(t, k, 3); }
@@ -142,7 +145,7 @@ Status aclnn::LogSigmoid(Call& call, const aclTensor* self, aclTensor* out) {
 // buffer: e^-|x| where the client gave it room, nothing where it is empty. The backward operator doesn't need
 // it.
 Status aclnn::LogSigmoidForward(Call& call, const aclTensor* self, aclTensor* out, aclTensor* buffer) {
-  if (buffer->view.empty() && !self->view.empty()) return UnaryExact(call, FindLogSigmoid, self, out);
+  if (buffer->view.empty()) return UnaryExact(call, FindLogSigmoid, self, out);
   RETURN_IF_ERROR(call.RequireSameShape(buffer, "buffer", self, "self"));
   ElementwiseKernel kernel;
   if (!FindUnary<LogSigmoidWithBuffer, kFloatTypes>(self->view.dtype, &kernel, 8))

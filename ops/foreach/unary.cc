@@ -2,6 +2,7 @@
 #include "ops/elementwise/unary.h"
 
 #include "aclnn_ops.h"
+#include "ops/convert.h"
 #include "ops/foreach/foreach.h"
 
 namespace anycann {
@@ -10,7 +11,8 @@ namespace {
 DType Same(DType t) { return t; }
 
 // out[i] = function(x[i]), computed in `compute(type of x)`.
-Status Apply(Call& call, FindKernel find, DType (*compute)(DType), const aclTensorList* x, const aclTensorList* out) {
+Status Apply(Call& call, FindKernel find, DType (*compute)(DType), const aclTensorList* x,
+             const aclTensorList* out) {
   if (out->size == 0) return call.Nothing();
   if (x->size == 0) return call.Invalid("x is empty, expected {} tensors", out->size);
   const DType type = compute(ForeachType({&x, 1}, {}));
@@ -93,7 +95,8 @@ Status aclnn::ForeachTanh(Call& call, const aclTensorList* x, const aclTensorLis
 
 Status aclnn::ForeachCopy(Call& call, const aclTensorList* x, aclTensorList* out) {
   if (out->size == 0) return call.Nothing();
-  return LaunchForeach(call, {&x, 1}, {}, out, CopyKernel(out->values[0]->view.dtype), out->values[0]->view.dtype);
+  return LaunchForeach(call, {&x, 1}, {}, out, CopyKernel(out->values[0]->view.dtype),
+                       out->values[0]->view.dtype);
 }
 Status aclnn::ForeachZeroInplace(Call& call, const aclTensorList* x) {
   if (x->size == 0) return call.Nothing();
@@ -101,8 +104,9 @@ Status aclnn::ForeachZeroInplace(Call& call, const aclTensorList* x) {
   Cost cost;
   RETURN_IF_ERROR(ForeachOperands(call, {}, {&x, 1}, &operands, &cost));
   const ForeachLists lists{0, 1, static_cast<int>(x->size)};
-  return call.Launch(operands, cost, [lists, kernel = ZeroKernel(x->values[0]->view.dtype)](const Run& t) {
-    RunForeach(kernel, lists, t, nullptr, 0);
+  return call.Launch(operands, cost, [lists, kernel = FillKernel(x->values[0]->view.dtype)](const Run& t) {
+    const Element zero = {};
+    RunForeach(kernel, lists, t, zero.bytes, 0);
     return Status();
   });
 }
