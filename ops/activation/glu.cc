@@ -207,9 +207,9 @@ Status aclnn::FatreluMul(Call& call, const aclTensor* input, const aclTensor* th
   RETURN_IF_ERROR(RequireHalf(call, out, "out", x));
   if (threshold->view.numel() != 1)
     return call.Invalid("threshold has shape {}, expected one element", ShapeString(threshold->view));
-  TensorView one = threshold->view;
-  one.rank = 0;
-  BroadcastTo(one, x.left.dims, x.left.rank, &one);
+  TensorView scalar = threshold->view, one;
+  scalar.rank = 0;
+  BroadcastTo(scalar, x.left.dims, x.left.rank, &one);
   return Launch(call, FindGate<FatRelu, 3>, input->view.dtype,
                 {In(input, x.left), In(input, x.right), In(threshold, one), Out(out)});
 }

@@ -194,3 +194,30 @@ def test_errors_name_what_is_wrong():
         aclnn.call("Erf", x.to(torch.complex64), x)
     with pytest.raises(aclnn.Failed, match=r"src \[5\] can't be broadcast to selfRef \[2,3\]"):
         aclnn.call("InplaceCopy", x, torch.zeros(5))
+
+
+FOREACH = [
+    ("Abs", torch.abs), ("Acos", torch.acos), ("Asin", torch.asin), ("Atan", torch.atan), ("Cos", torch.cos), ("Cosh", torch.cosh),
+    ("Erf", torch.erf), ("Erfc", torch.erfc), ("Exp", torch.exp), ("Expm1", torch.expm1), ("Log", torch.log), ("Log10", torch.log10),
+    ("Log1p", torch.log1p), ("Log2", torch.log2), ("Neg", torch.neg), ("Reciprocal", torch.reciprocal), ("Sigmoid", torch.sigmoid),
+    ("Sign", torch.sign), ("Sin", torch.sin), ("Sinh", torch.sinh), ("Sqrt", torch.sqrt), ("Tan", torch.tan), ("Tanh", torch.tanh),
+    ("Copy", lambda x: x)]
+
+
+@pytest.mark.parametrize("op, reference", FOREACH)
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_foreach(op, reference, dtype):
+    xs = [cases.tensor(shape, dtype, layout, 0.1, 0.9, i) for i, (shape, layout) in enumerate([
+        ((3, 5), "contiguous"), ((), "contiguous"), ((0, 3), "contiguous"), ((40, 70), "transposed"), ((7, 8), "strided"), ((1,), "offset"),
+        ((3000,), "contiguous")])]
+    outs = [cases.empty(x.shape, dtype, "strided" if i % 2 else "contiguous") for i, x in enumerate(xs)]
+    aclnn.call("Foreach" + op, xs, outs)
+    for x, out in zip(xs, outs):
+        cases.compare(out, reference(cases.wide(x)))
+
+
+def test_foreach_zero():
+    for dtype in cases.ALL:
+        xs = [cases.empty(s, dtype, "strided") for s in ((3, 4), (), (5,), (0, 2))]
+        aclnn.call("ForeachZeroInplace", xs)
+        assert all((x == torch.zeros((), dtype=dtype)).all() for x in xs)
