@@ -102,7 +102,8 @@ Status aclnn::ForeachZeroInplace(Call& call, const aclTensorList* x) {
   if (x->size == 0) return call.Nothing();
   std::vector<Arg> operands;
   Cost cost;
-  RETURN_IF_ERROR(ForeachOperands(call, {}, {&x, 1}, &operands, &cost));
+  const NamedTensors tensors{"x", TensorsOf(x)};
+  RETURN_IF_ERROR(ForeachOperands(call, {}, {&tensors, 1}, &operands, &cost));
   const ForeachLists lists{0, 1, static_cast<int>(x->size)};
   return call.Launch(operands, cost, [lists, kernel = FillKernel(x->values[0]->view.dtype)](const Run& t) {
     const Element zero = {};
