@@ -203,7 +203,7 @@ Status aclnn::ApplyAdamW(Call& call, aclTensor* varRef, aclTensor* mRef, aclTens
                     });
 }
 
-// Steps count from 1: the step that is made now is included. Nothing changes when foundInf is set.
+// Steps count from 0, as in ApplyAdamWV2. Nothing changes when foundInf is set.
 Status aclnn::FusedAdam(Call& call, const aclTensorList* paramsRef, const aclTensorList* gradsRef,
                         const aclTensorList* expAvgsRef, const aclTensorList* expAvgSqsRef,
                         const aclTensorList* maxExpAvgSqsRef, const aclTensorList* stateSteps,
@@ -229,7 +229,7 @@ Status aclnn::FusedAdam(Call& call, const aclTensorList* paramsRef, const aclTen
                     gradScaleOptional != nullptr,
                     [check, count](const Run& t, int first, int i, Settings* now, double* c1, double* c2) {
                       if (check && ReadDouble(t[first + count]) != 0) return false;
-                      BiasCorrections(*now, ReadDouble(t[first + i]), c1, c2);
+                      BiasCorrections(*now, ReadDouble(t[first + i]) + 1, c1, c2);
                       return true;
                     });
 }

@@ -65,7 +65,7 @@ def test_apply_adamw_from_device_settings():
 def test_fused_adam(dtype, amsgrad):
     ps, gs, ms = (state(dtype, s) for s in range(3))
     vs, vmaxs = (state(dtype, s, 0.1, 1) for s in (3, 4))
-    steps = [torch.tensor(float(i + 1)) for i in range(len(ps))]
+    steps = [torch.tensor(float(i)) for i in range(len(ps))]
     expected = [reference_adam(p, g, m, v, vmax if amsgrad else None, i + 1, LR, B1, B2, WD, EPS, False, False)
                 for i, (p, g, m, v, vmax) in enumerate(zip(ps, gs, ms, vs, vmaxs))]
     got = [clone(x) for x in (ps, gs, ms, vs, vmaxs)]
