@@ -1,5 +1,9 @@
-// Trace: ANYCANN_TRACE=FILE writes each Plan that runs to a Chrome/Perfetto JSON file. Costs one load when
-// off.
+// Trace: ANYCANN_TRACE=FILE writes each Plan that runs to a Chrome/Perfetto JSON file, one row per stream.
+// Costs one load when off.
+//
+// An event's arguments: the thread that ran it, the operands, the implementation, flops and bytes, and the
+// share of the machine's limit that it reached: of the rate of multiply-adds or of memory traffic, whichever
+// is nearer. The limits are measured once, when the trace begins.
 #pragma once
 
 #include <atomic>
@@ -28,6 +32,9 @@ class ANYCANN_API Trace {
     const uint32_t stream_id_;
     const int64_t begin_;
   };
+
+  // Brings the file up to date; it is valid JSON after every call, and at exit.
+  static void Flush();
 
  private:
   static std::atomic<bool> on_;
