@@ -1,12 +1,13 @@
-// CopyCast: the copy of any layout and type to any other. Three ways: both contiguous, one pass of memcpy or
+// CopyCast: the copy of any layout and type to any other. Four ways: both contiguous, one pass of memcpy or
 // Convert; transposed, tile by tile through a buffer in the first-level cache, so that every cache line of
-// both sides is touched once; anything else, the elementwise engine.
+// both sides is touched once; types equal, row by row (rows.cc); anything else, the elementwise engine.
 #include <algorithm>
 #include <cstdlib>
 #include <cstring>
 
 #include "base/parallel.h"
 #include "ops/convert.h"
+#include "ops/copy/rows.h"
 
 namespace anycann {
 namespace {
@@ -117,6 +118,7 @@ void CopyCast(const TensorView& dst, const TensorView& src) {
   if (p >= 0 && q >= 0 && p != q && src.strides[q] != 0 && std::min(dst.dims[p], dst.dims[q]) >= 8 &&
       dst.numel() >= kTile * kTile)
     return TiledCopy(dst, src, p, q).Run();
+  if (dst.dtype == src.dtype && CopyRows(dst, src)) return;
   RunElementwise(CopyKernel(dst.dtype), {dst}, {src}, nullptr);
 }
 

@@ -39,41 +39,78 @@ struct Lines {
   }
 };
 
+constexpr int64_t kBlock = PositionReader::kBlock;
+
 template <class T>
-void GatherLine(const T* __restrict tensor, const int64_t* __restrict index, int64_t n, int64_t dim_stride,
+void GatherLine(const T* __restrict tensor, const int64_t* __restrict position, int64_t n,
                 int64_t line_stride, T* __restrict out, int64_t out_stride) {
-  if (out_stride == 1) {
-    for (int64_t i = 0; i < n; ++i) out[i] = tensor[index[i] * dim_stride + i * line_stride];
+  if (line_stride == 0 && out_stride == 1) {
+    for (int64_t i = 0; i < n; ++i) out[i] = tensor[position[i]];
   } else {
-    for (int64_t i = 0; i < n; ++i) out[i * out_stride] = tensor[index[i] * dim_stride + i * line_stride];
+    for (int64_t i = 0; i < n; ++i) out[i * out_stride] = tensor[position[i] + i * line_stride];
   }
 }
 
-// One line (or a range of it) into the tensor; only indices in [low, high).
-template <class T, class Combine>
-void ScatterLine(T* tensor, const int64_t* index, int64_t n, int64_t dim_stride, int64_t line_stride,
-                 const T* src, int64_t src_stride, int64_t low, int64_t high, const Combine& combine) {
+// Those of n positions that lie in [low, high): without branches, which random positions would mispredict.
+int64_t Choose(const int64_t* position, int64_t n, int64_t low, int64_t high, int32_t* chosen) {
+  int64_t count = 0;
   for (int64_t i = 0; i < n; ++i) {
-    if (index[i] < low || index[i] >= high) continue;
-    T& to = tensor[index[i] * dim_stride + i * line_stride];
-    to = combine(to, src[i * src_stride]);
+    chosen[count] = static_cast<int32_t>(i);
+    count += (position[i] >= low) & (position[i] < high);
   }
+  return count;
 }
 
+// What every piece of a scatter has in common. Positions are offsets in the tensor along `dim`.
 template <class T, class Combine>
-void Scatter(const TensorView& target, int dim, const TensorView& index, const TensorView& src,
-             const Combine& combine) {
+struct LineScatter {
+  const Lines& lines;
+  PositionReader& reader;
+  const Combine& combine;
+
+  // n elements of one line, from element `index` of the index on; only positions in [low, high) when
+  // `choose`. False after a bad index.
+  bool operator()(T* tensor, int64_t index, const T* src, int64_t n, bool choose, int64_t low,
+                  int64_t high) const {
+    int64_t position[kBlock];
+    int32_t chosen[kBlock];
+    for (int64_t i = 0; i < n; i += kBlock) {
+      const int64_t m = std::min(kBlock, n - i);
+      if (!reader.Read(index + i, m, position)) return false;
+      T* to = tensor + i * lines.line_tensor;
+      const T* from = src + i * lines.line_other;
+      const auto put = [&](int64_t k) {
+        T& target = to[position[k] + k * lines.line_tensor];
+        target = combine(target, from[k * lines.line_other]);
+      };
+      if (!choose) {
+        for (int64_t k = 0; k < m; ++k) put(k);
+        continue;
+      }
+      const int64_t count = Choose(position, m, low, high, chosen);
+      for (int64_t k = 0; k < count; ++k) put(chosen[k]);
+    }
+    return true;
+  }
+};
+
+template <class T, class Combine>
+void Scatter(const TensorView& target, int dim, const TensorView& index, PositionReader& reader,
+             const TensorView& src, const Combine& combine) {
   const Lines lines(target, dim, index, src);
+  const LineScatter<T, Combine> scatter{lines, reader, combine};
   const int64_t outer = lines.outer.numel();
   const bool dim_last = dim == index.rank - 1;
   ThreadPool* pool = ThreadPool::Current();
   const int64_t threads = pool == nullptr ? 1 : pool->threads();
   const bool small = threads == 1 || index.numel() < 16384;
   // A piece is one outer coordinate, a range of the line (unless it runs along dim), and a range of
-  // destinations.
+  // destinations. The last cut makes every thread read all positions: it pays from four threads on.
   const int64_t ranges = dim_last || small ? 1 : std::clamp<int64_t>(lines.line / 64, 1, 4 * threads);
-  const int64_t parts = small || outer * ranges >= threads ? 1 : std::min(threads, target.dims[dim]);
-  const int64_t width = (lines.line + ranges - 1) / ranges, span = (target.dims[dim] + parts - 1) / parts;
+  const int64_t parts =
+      small || threads < 4 || outer * ranges >= threads ? 1 : std::min(threads, target.dims[dim]);
+  const int64_t width = (lines.line + ranges - 1) / ranges;
+  const int64_t span = (target.dims[dim] + parts - 1) / parts * lines.dim_stride;
   const int64_t piece = std::max<int64_t>(1, lines.along * width);
   ParallelFor(outer * ranges * parts, std::max<int64_t>(1, 16384 / piece), [&](int64_t begin, int64_t end) {
     Walk<3> walk = lines.outer;
@@ -81,13 +118,12 @@ void Scatter(const TensorView& target, int dim, const TensorView& index, const T
     for (int64_t k = begin; k < end; ++k) {
       const int64_t part = k % parts, from = k / parts % ranges * width;
       const int64_t n = std::min(width, lines.line - from);
-      const int64_t* idx = index.ptr<const int64_t>() + walk.offset[0] + from;
       T* to = target.ptr<T>() + walk.offset[1] + from * lines.line_tensor;
       const T* values = src.ptr<const T>() + walk.offset[2] + from * lines.line_other;
       for (int64_t j = 0; j < lines.along && n > 0; ++j)
-        ScatterLine(to, idx + j * lines.along_index, n, lines.dim_stride, lines.line_tensor,
-                    values + j * lines.along_other, lines.line_other, part * span, (part + 1) * span,
-                    combine);
+        if (!scatter(to, walk.offset[0] + from + j * lines.along_index, values + j * lines.along_other, n,
+                     parts > 1, part * span, (part + 1) * span))
+          return;
       if ((k + 1) % (ranges * parts) == 0) walk.Next();
     }
   });
@@ -109,11 +145,11 @@ T Minimum(T a, T b) {
 }
 
 template <class T>
-bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, const TensorView& src,
-                   ScatterReduction reduction) {
+bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, PositionReader& reader,
+                   const TensorView& src, ScatterReduction reduction) {
   switch (reduction) {
     case ScatterReduction::kAdd:
-      Scatter<T>(target, dim, index, src, [](T a, T b) -> T {
+      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T {
         if constexpr (std::is_same_v<T, bool>)
           return a || b;
         else
@@ -121,7 +157,7 @@ bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, c
       });
       return true;
     case ScatterReduction::kMultiply:
-      Scatter<T>(target, dim, index, src, [](T a, T b) -> T {
+      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T {
         if constexpr (std::is_same_v<T, bool>)
           return a && b;
         else
@@ -133,9 +169,9 @@ bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, c
   }
   if constexpr (!std::is_same_v<T, Complex64> && !std::is_same_v<T, Complex128>) {
     if (reduction == ScatterReduction::kMaximum)
-      Scatter<T>(target, dim, index, src, Maximum<T>);
+      Scatter<T>(target, dim, index, reader, src, Maximum<T>);
     else
-      Scatter<T>(target, dim, index, src, Minimum<T>);
+      Scatter<T>(target, dim, index, reader, src, Minimum<T>);
     return true;
   }
   return false;
@@ -160,81 +196,77 @@ Status ReadExpanded(const char* op, TensorView tensor, int dim, TensorView index
   return ResolvePositions(op, std::span(&operand, 1), false, positions);
 }
 
-// The indices, dense and checked.
-Status ReadIndex(const char* op, const TensorView& index, int dim, int64_t size, Buffer<int64_t>* memory,
-                 TensorView* dense) {
-  RETURN_IF_ERROR(ResolveIndices(op, index, dim, size, false, memory));
-  *dense = TensorView::Contiguous(memory->get(), DType::kInt64, index.dims, index.rank);
-  return Status();
-}
-
 }  // namespace
 
 Status GatherAlong(const char* op, const TensorView& self, int dim, const TensorView& index,
                    const TensorView& out) {
-  Buffer<int64_t> memory;
   if (Expanded(index, dim) && out.contiguous()) {
+    Buffer<int64_t> positions;
     SliceSpace space;
-    RETURN_IF_ERROR(ReadExpanded(op, self, dim, index, &space, &memory));
-    GatherSlices(self, space, memory.get(), index.dims[dim], out.data);
+    RETURN_IF_ERROR(ReadExpanded(op, self, dim, index, &space, &positions));
+    GatherSlices(self, space, positions.get(), index.dims[dim], out.data);
     return Status();
   }
-  TensorView dense;
-  RETURN_IF_ERROR(ReadIndex(op, index, dim, self.dims[dim], &memory, &dense));
+  const IndexOperand operand{index, dim, self.dims[dim], self.strides[dim]};
+  PositionReader reader(std::span(&operand, 1), false);
+  const TensorView dense = TensorView::Contiguous(nullptr, DType::kInt64, index.dims, index.rank);
   const Lines lines(self, dim, dense, out);
   const int64_t count = lines.outer.numel() * lines.along;
   VisitBytes(SizeOf(self.dtype), [&](auto x) {
     using T = decltype(x);
-    // Long lines are cut, so that one line is work for all threads too.
-    const int64_t cut = std::max<int64_t>(1, (lines.line + 16383) / 16384),
+    const int64_t cut = std::max<int64_t>(1, (lines.line + kBlock - 1) / kBlock),
                   width = (lines.line + cut - 1) / cut;
     ParallelFor(count * cut, std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
+      int64_t position[kBlock];
       Walk<3> walk = lines.outer;
       walk.Seek(begin / (lines.along * cut));
       for (int64_t k = begin; k < end; ++k) {
         const int64_t from = k % cut * width, j = k / cut % lines.along,
                       n = std::min(width, lines.line - from);
-        if (n > 0)
-          GatherLine(self.ptr<const T>() + walk.offset[1] + from * lines.line_tensor,
-                     dense.ptr<const int64_t>() + walk.offset[0] + j * lines.along_index + from, n,
-                     lines.dim_stride, lines.line_tensor,
+        if (n > 0) {
+          if (!reader.Read(walk.offset[0] + j * lines.along_index + from, n, position)) return;
+          GatherLine(self.ptr<const T>() + walk.offset[1] + from * lines.line_tensor, position, n,
+                     lines.line_tensor,
                      out.ptr<T>() + walk.offset[2] + j * lines.along_other + from * lines.line_other,
                      lines.line_other);
+        }
         if ((k + 1) % (lines.along * cut) == 0) walk.Next();
       }
     });
   });
-  return Status();
+  return reader.status(op);
 }
 
 Status ScatterAlong(const char* op, const TensorView& target, int dim, const TensorView& index,
                     const TensorView& src, ScatterReduction reduction) {
-  Buffer<int64_t> memory;
   const bool simple = reduction == ScatterReduction::kSet || reduction == ScatterReduction::kAdd;
   if (simple && Expanded(index, dim) && src.contiguous()) {
+    Buffer<int64_t> positions;
     SliceSpace space;
-    RETURN_IF_ERROR(ReadExpanded(op, target, dim, index, &space, &memory));
+    RETURN_IF_ERROR(ReadExpanded(op, target, dim, index, &space, &positions));
+    const int64_t count = index.dims[dim];
     if (reduction == ScatterReduction::kSet)
-      PutSlices(target, space, memory.get(), index.dims[dim], src.data, false);
+      PutSlices(target, space, positions.get(), count, src.data, false);
     else
-      AccumulateSlices(target, space, memory.get(), index.dims[dim], src.data, false, nullptr, nullptr);
+      AccumulateSlices(target, space, positions.get(), count, src.data, false, nullptr, nullptr);
     return Status();
   }
-  TensorView dense;
-  RETURN_IF_ERROR(ReadIndex(op, index, dim, target.dims[dim], &memory, &dense));
+  const IndexOperand operand{index, dim, target.dims[dim], target.strides[dim]};
+  PositionReader reader(std::span(&operand, 1), false);
+  const TensorView dense = TensorView::Contiguous(nullptr, DType::kInt64, index.dims, index.rank);
   if (reduction == ScatterReduction::kSet) {
     VisitBytes(SizeOf(target.dtype), [&](auto x) {
       using T = decltype(x);
-      Scatter<T>(target, dim, dense, src, [](T, T b) { return b; });
+      Scatter<T>(target, dim, dense, reader, src, [](T, T b) { return b; });
     });
-    return Status();
+    return reader.status(op);
   }
   bool known = false;
   VisitCompute<kAllTypes>(target.dtype, [&](auto tag) {
-    known = ScatterReduce<typename decltype(tag)::type>(target, dim, dense, src, reduction);
+    known = ScatterReduce<typename decltype(tag)::type>(target, dim, dense, reader, src, reduction);
   });
   if (!known) return Error(kParamInvalid, "{}: type {} has no such reduction", op, Name(target.dtype));
-  return Status();
+  return reader.status(op);
 }
 
 }  // namespace anycann

@@ -129,20 +129,19 @@ Status Operands(const Run& t, const TensorView& self, const Entries& entries,
 // What both operators compute from their indices before they move anything.
 struct Resolved {
   Layout layout;
-  Buffer<int64_t> positions;
+  std::vector<Buffer<int64_t>> memory;
+  std::vector<IndexOperand> operands;
   int64_t count;
 };
 Status Resolve(const Run& t, const TensorView& self, const Entries& entries, Resolved* r) {
-  std::vector<Buffer<int64_t>> memory;
-  std::vector<IndexOperand> operands;
   int64_t dims[kMaxRank];
   int rank;
-  RETURN_IF_ERROR(Operands(t, self, entries, &memory, &operands, dims, &rank));
+  RETURN_IF_ERROR(Operands(t, self, entries, &r->memory, &r->operands, dims, &rank));
   if (!MakeLayout(self, entries, dims, rank, &r->layout))
     return Error(kParamInvalid, "{}: the result has more than {} dimensions", t.plan().name, kMaxRank);
   r->count = 1;
   for (int i = 0; i < rank; ++i) r->count *= dims[i];
-  return ResolvePositions(t.plan().name, operands, true, &r->positions);
+  return Status();
 }
 
 // The result's shape, when no mask makes it depend on data.
@@ -167,6 +166,8 @@ Status Put(const Run& t, const Entries& entries, int self_operand, bool accumula
   Strided target(self, type, Dense::kUpdate);
   Resolved r;
   RETURN_IF_ERROR(Resolve(t, target.view(), entries, &r));
+  Buffer<int64_t> positions;
+  RETURN_IF_ERROR(ResolvePositions(t.plan().name, r.operands, true, &positions));
   const TensorView& values = t[self_operand + 1];
   TensorView expanded;
   if (!BroadcastTo(values, r.layout.dims, r.layout.rank, &expanded))
@@ -175,10 +176,10 @@ Status Put(const Run& t, const Entries& entries, int self_operand, bool accumula
   const bool constant = values.numel() == 1;
   const Dense dense(constant ? values : expanded, type, Dense::kRead);
   if (accumulate) {
-    AccumulateSlices(target.view(), r.layout.space, r.positions.get(), r.count, dense.ptr<void>(), constant,
+    AccumulateSlices(target.view(), r.layout.space, positions.get(), r.count, dense.ptr<void>(), constant,
                      nullptr, nullptr);
   } else {
-    PutSlices(target.view(), r.layout.space, r.positions.get(), r.count, dense.ptr<void>(), constant);
+    PutSlices(target.view(), r.layout.space, positions.get(), r.count, dense.ptr<void>(), constant);
   }
   target.Commit();
   return Status();
@@ -213,7 +214,8 @@ Status aclnn::Index(Call& call, const aclTensor* self, const aclTensorList* indi
                                       t.plan().name, ShapeString(out),
                                       ShapeString(r.layout.dims, r.layout.rank));
                        Dense dense(out, self.dtype, Dense::kWrite);
-                       GatherSlices(self, r.layout.space, r.positions.get(), r.count, dense.ptr<void>());
+                       RETURN_IF_ERROR(GatherIndexed(t.plan().name, self, r.layout.space, r.operands, true,
+                                                     dense.ptr<void>()));
                        dense.Commit();
                        return Status();
                      });

@@ -28,10 +28,9 @@ TensorView Flat(const Dense& d) {
 Status SelectRows(const char* op, const TensorView& self, int dim, const TensorView& index,
                   const TensorView& out, bool wrap) {
   const IndexOperand operand{index, dim, self.dims[dim], self.strides[dim]};
-  Buffer<int64_t> positions;
-  RETURN_IF_ERROR(ResolvePositions(op, std::span(&operand, 1), wrap, &positions));
   Dense result(out, self.dtype, Dense::kWrite);
-  GatherSlices(self, SliceSpace::Along(self, dim), positions.get(), index.numel(), result.ptr<void>());
+  RETURN_IF_ERROR(GatherIndexed(op, self, SliceSpace::Along(self, dim), std::span(&operand, 1), wrap,
+                                result.ptr<void>()));
   result.Commit();
   return Status();
 }

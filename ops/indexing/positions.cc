@@ -1,15 +1,12 @@
 #include "ops/indexing/positions.h"
 
 #include <algorithm>
-#include <atomic>
 
 #include "base/error.h"
 #include "base/parallel.h"
 
 namespace anycann {
 namespace {
-
-constexpr int64_t kBlock = 1024;
 
 // Adds one operand's offsets to `out`; true when all indices are in range.
 bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t stride, bool wrap,
@@ -42,39 +39,57 @@ int64_t At(const Dense& d, int64_t i) {
 
 }  // namespace
 
+PositionReader::PositionReader(std::span<const IndexOperand> operands, bool wrap, int64_t skip)
+    : wrap_(wrap), skip_(skip) {
+  sources_.reserve(operands.size());
+  for (const IndexOperand& o : operands) sources_.push_back({Dense(o.view, Dense::kRead), o});
+}
+
+bool PositionReader::Add(const Source& source, int64_t begin, int64_t n, bool first, int64_t* offsets) {
+  int64_t block[kBlock];
+  const TensorView& index = source.index.view();
+  const int64_t* values = block;
+  if (index.dtype == DType::kInt64)
+    values = index.ptr<const int64_t>() + begin;
+  else
+    Convert(block, DType::kInt64, index.bytes() + begin * SizeOf(index.dtype), index.dtype, n);
+  const int64_t size = source.operand.size;
+  if (AddBlock(values, n, size, source.operand.stride, wrap_, skip_, first, offsets)) return true;
+  const int64_t bad = begin + FirstBad(values, n, size, wrap_);
+  int64_t known = first_bad_.load();
+  while (bad < known && !first_bad_.compare_exchange_weak(known, bad)) {
+  }
+  return false;
+}
+
+bool PositionReader::Read(int64_t begin, int64_t n, int64_t* offsets) {
+  bool good = true;
+  for (const Source& s : sources_) good &= Add(s, begin, n, &s == sources_.data(), offsets);
+  return good;
+}
+
+Status PositionReader::status(const char* op) const {
+  const int64_t p = first_bad_.load();
+  if (p == INT64_MAX) return Status();
+  for (const Source& s : sources_) {
+    const int64_t index = At(s.index, p), size = s.operand.size;
+    if (index >= (wrap_ ? -size : 0) && index < size) continue;
+    return Error(kRuntimeError, "{}: index {} at position {} is out of range for dimension {} of size {}", op,
+                 index, p, s.operand.dim, size);
+  }
+  return Status();
+}
+
 Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, bool wrap,
                         Buffer<int64_t>* offsets, int64_t skip) {
   const int64_t n = operands[0].view.numel();
   *offsets = NewBuffer<int64_t>(n);
-  int64_t* const out = offsets->get();
-  for (const IndexOperand& operand : operands) {
-    const Dense index(operand.view, Dense::kRead);
-    const DType type = index.view().dtype;
-    std::atomic<int64_t> first_bad{n};
-    ParallelFor(n, 32 * kBlock, [&](int64_t begin, int64_t end) {
-      int64_t block[kBlock];
-      for (int64_t i = begin; i < end; i += kBlock) {
-        const int64_t m = std::min(kBlock, end - i);
-        const int64_t* values = block;
-        if (type == DType::kInt64)
-          values = index.ptr<int64_t>() + i;
-        else
-          Convert(block, DType::kInt64, index.view().bytes() + i * SizeOf(type), type, m);
-        if (AddBlock(values, m, operand.size, operand.stride, wrap, skip, &operand == operands.data(),
-                     out + i))
-          continue;
-        const int64_t bad = i + FirstBad(values, m, operand.size, wrap);
-        int64_t known = first_bad.load();
-        while (bad < known && !first_bad.compare_exchange_weak(known, bad)) {
-        }
-        return;
-      }
-    });
-    if (first_bad.load() < n)
-      return Error(kRuntimeError, "{}: index {} at position {} is out of range for dimension {} of size {}",
-                   op, At(index, first_bad.load()), first_bad.load(), operand.dim, operand.size);
-  }
-  return Status();
+  PositionReader reader(operands, wrap, skip);
+  ParallelFor(n, 32 * PositionReader::kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += PositionReader::kBlock)
+      if (!reader.Read(i, std::min(PositionReader::kBlock, end - i), offsets->get() + i)) return;
+  });
+  return reader.status(op);
 }
 
 Status ResolveIndices(const char* op, const TensorView& index, int dim, int64_t size, bool wrap,

@@ -2,7 +2,9 @@
 // takes indices reads them here.
 #pragma once
 
+#include <atomic>
 #include <span>
+#include <vector>
 
 #include "base/status.h"
 #include "base/tensor_view.h"
@@ -20,6 +22,30 @@ struct IndexOperand {
 
 // True for the types that an index may have.
 constexpr bool IsIndexType(DType t) { return IsInteger(t); }
+
+// Reads positions block by block: for loops that use each once, without a table of them.
+class PositionReader {
+ public:
+  static constexpr int64_t kBlock = 1024;
+  PositionReader(std::span<const IndexOperand> operands, bool wrap, int64_t skip = -1);
+  // Offsets [begin, begin + n), n at most kBlock. False when an index is out of range; the rest is then not
+  // usable. Any thread may call it.
+  bool Read(int64_t begin, int64_t n, int64_t* offsets);
+  // The first index that was out of range, as an error; ok when there was none.
+  Status status(const char* op) const;
+
+ private:
+  struct Source {
+    Dense index;
+    IndexOperand operand;
+  };
+  bool Add(const Source& source, int64_t begin, int64_t n, bool first, int64_t* offsets);
+
+  std::vector<Source> sources_;
+  bool wrap_;
+  int64_t skip_;
+  std::atomic<int64_t> first_bad_{INT64_MAX};
+};
 
 // offsets[p] = sum over the operands of index * stride, for every position p of the common shape, row-major.
 // The error names the first bad position: "aclnnIndex: index 7 at position 3 is out of range for dimension 0

@@ -102,7 +102,7 @@ void ForEachPiece(int64_t units, int64_t unit_elements, const int64_t* positions
   ThreadPool* pool = ThreadPool::Current();
   const int64_t threads = pool == nullptr ? 1 : pool->threads();
   const int64_t work = units * unit_elements * count;
-  if (threads == 1 || work < 16384 || units >= 4 * threads || count < 256) {
+  if (threads < 4 || work < 16384 || units >= threads || count < 256) {
     ParallelFor(units, std::max<int64_t>(1, 16384 / std::max<int64_t>(1, unit_elements * count)),
                 [&](int64_t begin, int64_t end) {
                   for (int64_t u = begin; u < end; ++u) f(u, int64_t{0}, INT64_MAX);
@@ -112,6 +112,7 @@ void ForEachPiece(int64_t units, int64_t unit_elements, const int64_t* positions
   int64_t highest = 0;
   for (int64_t i = 0; i < count; ++i) highest = std::max(highest, positions[i]);
   const int64_t parts = threads, width = highest / parts + 1;
+  // Every thread reads all positions here: it pays from four threads on.
   ParallelFor(units * parts, 1, [&](int64_t begin, int64_t end) {
     for (int64_t k = begin; k < end; ++k) f(k / parts, k % parts * width, (k % parts + 1) * width);
   });
@@ -185,6 +186,30 @@ SliceSpace SliceSpace::Along(const TensorView& v, int dim) {
   for (int i = 0; i < dim; ++i) s.outer.Add(v.dims[i], {v.strides[i]});
   for (int i = dim + 1; i < v.rank; ++i) s.inner.Add(v.dims[i], {v.strides[i]});
   return s;
+}
+
+Status GatherIndexed(const char* op, const TensorView& tensor, const SliceSpace& space,
+                     std::span<const IndexOperand> operands, bool wrap, void* dense) {
+  const int64_t count = operands[0].view.numel();
+  if (space.inner.numel() != 1 || space.outer.numel() != 1) {
+    Buffer<int64_t> positions;
+    RETURN_IF_ERROR(ResolvePositions(op, operands, wrap, &positions));
+    GatherSlices(tensor, space, positions.get(), count, dense);
+    return Status();
+  }
+  PositionReader reader(operands, wrap);
+  VisitBytes(SizeOf(tensor.dtype), [&](auto x) {
+    using T = decltype(x);
+    ParallelFor(count, kGrainBytes / 8, [&](int64_t begin, int64_t end) {
+      int64_t positions[PositionReader::kBlock];
+      for (int64_t i = begin; i < end; i += PositionReader::kBlock) {
+        const int64_t n = std::min(PositionReader::kBlock, end - i);
+        if (!reader.Read(i, n, positions)) return;
+        GatherElements(tensor.ptr<const T>(), positions, n, static_cast<T*>(dense) + i);
+      }
+    });
+  });
+  return reader.status(op);
 }
 
 void GatherSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions, int64_t count,

@@ -6,6 +6,7 @@
 #pragma once
 
 #include "base/tensor_view.h"
+#include "ops/indexing/positions.h"
 #include "ops/walk.h"
 
 namespace anycann {
@@ -15,6 +16,10 @@ struct SliceSpace {
   // Dimension `dim` indexed alone.
   static SliceSpace Along(const TensorView& v, int dim);
 };
+
+// dense = tensor[index], from the index tensors themselves; types are equal.
+Status GatherIndexed(const char* op, const TensorView& tensor, const SliceSpace& space,
+                     std::span<const IndexOperand> operands, bool wrap, void* dense);
 
 // dense = tensor[positions]; types are equal.
 void GatherSlices(const TensorView& tensor, const SliceSpace& space, const int64_t* positions, int64_t count,

@@ -19,8 +19,11 @@ struct Piece {
 
 // The joined tensor and its parts as rows of bytes, when everything is contiguous and of one type: the joined
 // row is the parts' rows one after another.
-bool DenseParts(const TensorView& joined, const Run& t, const std::vector<Piece>& pieces) {
+bool DenseParts(const TensorView& joined, int dim, const Run& t, const std::vector<Piece>& pieces) {
   if (!joined.contiguous()) return false;
+  int64_t row = SizeOf(joined.dtype);
+  for (int i = dim; i < joined.rank; ++i) row *= joined.dims[i];
+  if (row / static_cast<int64_t>(pieces.size()) < 64) return false;
   for (const Piece& p : pieces)
     if (!t[p.operand].contiguous() || t[p.operand].dtype != joined.dtype) return false;
   return true;
@@ -56,7 +59,7 @@ void MoveDense(const TensorView& joined, int dim, const Run& t, const std::vecto
 
 Status Join(const Run& t, int joined_operand, int dim, const std::vector<Piece>& pieces) {
   const TensorView& out = t[joined_operand];
-  if (DenseParts(out, t, pieces)) {
+  if (DenseParts(out, dim, t, pieces)) {
     MoveDense(out, dim, t, pieces, false);
   } else {
     for (const Piece& p : pieces) CopyCast(out.Narrow(dim, p.start, p.length), t[p.operand]);
@@ -255,7 +258,7 @@ Status aclnn::SplitWithSize(Call& call, const aclTensor* self, const aclIntArray
   return call.Launch(std::span<const Arg>(args), Cost{0, 2.0 * static_cast<double>(self->view.nbytes())},
                      [d, pieces = std::move(pieces)](const Run& t) -> Status {
                        const TensorView& joined = t[t.size() - 1];
-                       if (DenseParts(joined, t, pieces)) {
+                       if (DenseParts(joined, d, t, pieces)) {
                          MoveDense(joined, d, t, pieces, true);
                        } else {
                          for (const Piece& p : pieces)
