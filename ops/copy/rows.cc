@@ -84,7 +84,7 @@ void Copy(T* dst, const T* src, const Dim* dims, int rank) {
   Walk<2> outer;
   for (int i = 0; i < second; ++i) outer.Add(dims[i].size, {dims[i].dst, dims[i].src});
   const int64_t row_bytes = a.size * static_cast<int64_t>(sizeof(T));
-  ParallelFor(outer.numel() * b.size, std::max<int64_t>(32, (int64_t{64} << 10) / row_bytes),
+  ParallelFor(outer.numel() * b.size, std::max<int64_t>(1, (int64_t{64} << 10) / row_bytes),
               [&](int64_t begin, int64_t end) {
                 Walk<2> walk = outer;
                 walk.Seek(begin / b.size);
