@@ -66,8 +66,7 @@ template <class T>
 struct LogitOf {
   T low, high;
   T operator()(T x) const {
-    T y = x < low ? low : x;
-    y = y > high ? high : y;
+    const T y = x < low ? low : x > high ? high : x;  // in this order: low may exceed high
     return math::Log(y / (1 - y));
   }
 };

@@ -32,7 +32,9 @@ struct NegOf {
 template <class T>
 struct SignOf {
   T operator()(T x) const {
-    if constexpr (std::is_same_v<T, bool>)
+    if constexpr (kIsComplexType<T>)
+      return x == T(0) ? T(0) : x / std::abs(x);
+    else if constexpr (std::is_same_v<T, bool>)
       return x;
     else if constexpr (std::is_unsigned_v<T>)
       return x != 0 ? T(1) : T(0);
@@ -70,7 +72,7 @@ bool FindAngle(DType t, ElementwiseKernel* k) { return FindUnary<AngleOf, kFloat
 
 bool FindAbs(DType t, ElementwiseKernel* k) { return FindUnary<AbsOf, kAllTypes>(t, k, 1); }
 bool FindNeg(DType t, ElementwiseKernel* k) { return FindUnary<NegOf, kNumberTypes>(t, k, 1); }
-bool FindSign(DType t, ElementwiseKernel* k) { return FindUnary<SignOf, kRealTypes | kBoolType>(t, k, 1); }
+bool FindSign(DType t, ElementwiseKernel* k) { return FindUnary<SignOf, kAllTypes>(t, k, 1); }
 
 Status aclnn::Abs(Call& call, const aclTensor* self, aclTensor* out) {
   return UnaryExact(call, FindAbs, self, out);

@@ -39,7 +39,7 @@ FORWARD = [
     ("Softplus", lambda x: F.softplus(x, 1.5, 3.0), (1.5, 3.0)), ("Mish", F.mish, ()), ("Silu", F.silu, ()), ("LogSigmoid", F.logsigmoid, ()),
     ("Swish", lambda x: x * torch.sigmoid(1.2 * x), (1.2,)), ("Gelu", F.gelu, ()),
     ("FastGelu", lambda x: x * torch.sigmoid(1.702 * x), ()), ("GeluV2", F.gelu, (0,)), ("GeluV2", lambda x: F.gelu(x, approximate="tanh"), (1,)),
-    ("Logit", lambda x: torch.logit(x, 0.1), (0.1,)), ("Logit", torch.logit, (-1.0,)),
+    ("Logit", lambda x: torch.logit(x, 0.1), (0.1,)), ("Logit", lambda x: torch.logit(x, 0.6), (0.6,)), ("Logit", torch.logit, (-1.0,)),
 ]
 
 

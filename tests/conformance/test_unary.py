@@ -71,6 +71,7 @@ def test_sign():
     cases.elementwise("Abs", torch.abs, cases.COMPLEX, out_dtype=lambda d: torch.empty(0, dtype=d).real.dtype)
     cases.elementwise("Neg", torch.neg, [*cases.REAL, *cases.COMPLEX])
     cases.elementwise("Sign", torch.sign, [*cases.REAL, torch.bool])
+    cases.elementwise("Sign", torch.sgn, cases.COMPLEX)
     cases.elementwise("Signbit", torch.signbit, [*cases.REAL, torch.bool], out_dtype=boolean)
 
 
