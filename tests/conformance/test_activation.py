@@ -222,3 +222,23 @@ def test_errors():
         aclnn.call("GeluBackwardV2", x, x, "erf", x)
     with pytest.raises(aclnn.Failed, match=r"weight has shape \[2\], expected one value or as many as dimension 1 of self \[2,3\]"):
         aclnn.call("Prelu", x, torch.zeros(2), x)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_rrelu(dtype, layout):
+    x = cases.tensor((30, 5, 70), dtype, layout, -3, 3)
+    out, noise = cases.empty((30, 5, 70), dtype, layout), cases.empty((30, 5, 70), dtype, layout)
+    aclnn.call("RReluWithNoise", x, noise, 0.1, 0.4, True, 7, 0, out)
+    negative = x <= 0
+    assert (noise[~negative] == 1).all()
+    assert ((noise[negative] >= 0.0999) & (noise[negative] <= 0.4001)).all()
+    if negative.sum() > 1000:
+        assert abs(noise[negative].double().mean() - 0.25) < 0.01
+    cases.compare(out, cases.wide(x) * cases.wide(noise))
+    again = torch.empty_like(x.contiguous()).copy_(x)
+    if layout == "contiguous":
+        aclnn.call("InplaceRReluWithNoise", again, noise, 0.1, 0.4, True, 7, 0)
+        assert torch.equal(again, out)
+    aclnn.call("RReluWithNoise", x, noise, 0.1, 0.4, False, 7, 0, out)
+    cases.compare(out, F.rrelu(cases.wide(x), 0.1, 0.4))
