@@ -317,3 +317,16 @@ def test_one_hot():
         expected = F.one_hot(x, 10).movedim(-1, axis)[..., :] if axis != 0 else F.one_hot(x, 10).movedim(-1, 0)
         check("OneHot", x, 10, torch.tensor([1]), torch.tensor([0]), axis, expected=expected)
     check("OneHot", x, 5, torch.tensor([1]), torch.tensor([0]), -1, expected=F.one_hot(x, 10)[..., :5])
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_coalesce(dtype):
+    indices = torch.tensor([[0, 3, 0, 2, 3], [1, 2, 1, 0, 2]])
+    values = cases.tensor((5, 3), dtype)
+    flat, inverse = torch.unique(indices[0] * 4 + indices[1], return_inverse=True)
+    expected = torch.sparse_coo_tensor(indices, cases.wide(values), (4, 4, 3)).coalesce()
+    for columns in (False, True):
+        new_indices, new_values = torch.full((2, 3) if columns else (3, 2), 9), torch.full((3, 3), 9.0).to(dtype)
+        aclnn.call("CoalesceSparse", flat, inverse, indices if columns else indices.t(), values, new_indices, new_values)
+        assert torch.equal(new_indices if columns else new_indices.t(), expected.indices())
+        cases.compare(new_values, expected.values())
