@@ -88,6 +88,23 @@ Loop FindLoop(DType to, DType from) {
   return loop;
 }
 
+class LoopTable {
+ public:
+  LoopTable() {
+    for (int to = 0; to < kTypes; ++to)
+      for (int from = 0; from < kTypes; ++from)
+        loops_[to][from] = FindLoop(static_cast<DType>(to), static_cast<DType>(from));
+  }
+  Loop Find(DType to, DType from) const {
+    const auto t = static_cast<unsigned>(to), f = static_cast<unsigned>(from);
+    return t < kTypes && f < kTypes ? loops_[t][f] : nullptr;
+  }
+
+ private:
+  static constexpr int kTypes = static_cast<int>(DType::kComplex32) + 1;
+  Loop loops_[kTypes][kTypes];
+};
+
 template <class T>
 void PackLoop(T* __restrict dst, const T* __restrict src, int64_t stride, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i] = src[i * stride];
@@ -128,7 +145,9 @@ void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t
     if (dst != src) std::memcpy(dst, src, static_cast<size_t>(n * SizeOf(dst_type)));
     return;
   }
-  if (Loop loop = FindLoop(dst_type, src_type)) loop(dst, src, n);
+  // A look into a table: short pieces are converted often.
+  static const LoopTable table;
+  if (Loop loop = table.Find(dst_type, src_type)) loop(dst, src, n);
 }
 
 void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t size) {

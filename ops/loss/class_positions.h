@@ -29,6 +29,8 @@ inline Walk<1> WalkScores(const TensorView& scores) {
 template <class T>
 inline T LoadAs(const TensorView& v, int64_t offset) {
   if (v.dtype == kDTypeOf<T>) return v.ptr<T>()[offset];
+  if (v.dtype == DType::kBFloat16) return static_cast<T>(v.ptr<BFloat16>()[offset]);
+  if (v.dtype == DType::kFloat16) return static_cast<T>(v.ptr<Half>()[offset]);
   T value;
   Convert(&value, kDTypeOf<T>, v.bytes() + offset * SizeOf(v.dtype), v.dtype, 1);
   return value;

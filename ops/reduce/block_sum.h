@@ -45,8 +45,7 @@ inline typename SumOf<T>::type SumBlock(const T* x, int64_t n) {
   }
   for (; i + w <= n; i += w) a += Term<skip_nan>(LoadLanes<V>(x + i));
   a = (a + b) + (c + d);
-  typename SumOf<T>::type sum = 0;
-  for (int64_t k = 0; k < w; ++k) sum += a[k];
+  typename SumOf<T>::type sum = SumOfLanes<T>(a);
   for (; i < n; ++i) sum += Term<skip_nan>(x[i]);
   return sum;
 }
@@ -77,7 +76,7 @@ inline double DotOfValues(const T* a, const T* b, int64_t n) {
     }
     for (; i + w <= end; i += w) s += LoadLanes<V>(a + i) * LoadLanes<V>(b + i);
     s = (s + t) + (u + v);
-    for (int64_t k = 0; k < w; ++k) sum += s[k];
+    sum += SumOfLanes<T>(s);
     for (; i < end; ++i) sum += static_cast<double>(a[i]) * b[i];
   }
   return sum;

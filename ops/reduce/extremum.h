@@ -54,7 +54,7 @@ inline T ExtremumOf(const T* x, int64_t n) {
     fold(a, b);
     fold(c, d);
     fold(a, c);
-    for (int64_t k = 0; k < w; ++k) best = Order::Keeps(best, static_cast<T>(a[k])) ? best : a[k];
+    best = FoldLanes<T>(a, [](const auto& m, const auto& y) { return Order::Keeps(m, y) ? m : y; });
   }
   for (; i < n; ++i) best = Order::Keeps(best, x[i]) ? best : x[i];
   return best;

@@ -20,4 +20,21 @@ inline V LoadLanes(const T* x) {
   return v;
 }
 
+// One value of all n lanes: halves are joined until one lane is left. join works on numbers and on Lanes.
+template <class T, int n = 64 / sizeof(T), class F>
+inline T FoldLanes(const Lanes<T, n>& v, const F& join) {
+  if constexpr (n == 2) {
+    return join(static_cast<T>(v[0]), static_cast<T>(v[1]));
+  } else {
+    Lanes<T, n / 2> low, high;
+    std::memcpy(&low, &v, sizeof(low));
+    std::memcpy(&high, reinterpret_cast<const char*>(&v) + sizeof(low), sizeof(high));
+    return FoldLanes<T, n / 2>(join(low, high), join);
+  }
+}
+template <class T>
+inline T SumOfLanes(const Lanes<T>& v) {
+  return FoldLanes<T>(v, [](const auto& a, const auto& b) { return a + b; });
+}
+
 }  // namespace anycann

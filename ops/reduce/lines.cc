@@ -15,7 +15,10 @@ constexpr int kMaxOperands = kMaxLineInputs + kMaxLineOutputs;
 constexpr int64_t kGatherLines =
     16;  // neighbouring lines that are gathered together: a cache line of each row
 constexpr int64_t kTileBytes = int64_t{1}
-                               << 18;        // of one operand's columns: a quarter of the second-level cache
+                               << 18;  // of one operand's columns: a quarter of the second-level cache
+constexpr int64_t kShortLine = 16;     // contiguous lines this short are better worked on across
+constexpr int64_t kDenseElements =
+    2048;  // short lines that follow each other are converted this many at once
 constexpr int64_t kUnitNanoseconds = 20000;  // less work does not pay for waking another thread
 
 class Job {
@@ -53,13 +56,13 @@ class Job {
     for (int k = 0; k < count_; ++k) along &= o_[k].stride == 1 || o_[k].length <= 1;
     const int64_t inner = dims_[rank_ - 1];
     const int64_t widest = Widest();
-    if (along || inner == 1)
-      width_ = 1;
-    else if (k_.columns && FastAcross())
+    columns_ = k_.columns && inner >= 8 && (along ? n_ <= kShortLine && inner >= kMaxColumns : FastAcross());
+    if (columns_)
       width_ = ColumnWidth(widest);
+    else if (along)
+      width_ = Dense() ? std::clamp<int64_t>(kDenseElements / std::max<int64_t>(n_, 1), 1, inner) : 1;
     else
       width_ = std::min(kGatherLines, inner);
-    columns_ = k_.columns && width_ > 1;
     const int64_t tiles_per_run = (inner + width_ - 1) / width_, tiles = lines_ / inner * tiles_per_run;
     const double unit = k_.cost * static_cast<double>(std::max<int64_t>(n_, 8) * width_) / 8;
     const int64_t grain = std::max<int64_t>(1, static_cast<int64_t>(kUnitNanoseconds / unit));
@@ -136,7 +139,16 @@ class Job {
   bool FastAcross() const {
     for (int k = 0; k < count_; ++k)
       if (o_[k].length > 1 && o_[k].strides[rank_ - 1] != 1) return false;
-    return dims_[rank_ - 1] >= 8;
+    return true;
+  }
+  // Contiguous lines that follow each other without a gap.
+  bool Follows(const Operand& o) const {
+    return (o.stride == 1 || o.length == 1) && o.strides[rank_ - 1] == o.length;
+  }
+  bool Dense() const {
+    for (int k = 0; k < count_; ++k)
+      if (!Follows(o_[k])) return false;
+    return true;
   }
   int64_t ColumnWidth(int64_t line_bytes) const {
     const int64_t fitting = std::max<int64_t>(kTileBytes / line_bytes / 16 * 16, 64);
@@ -172,7 +184,7 @@ class Job {
       memory = stage + Rounded(o.length * width_ * o.size);
       address[k] = Address(o, run, first);
       const bool direct = columns_ ? o.storage == o.compute && (o.strides[rank_ - 1] == 1 || width == 1)
-                                   : o.straight && width == 1;
+                                   : o.straight && (width == 1 || Follows(o));
       line[k] = direct ? address[k] : work;
       ld[k] = !columns_ ? o.length : direct ? o.stride : width;
       if (!direct && k >= k_.outputs) Gather(o, address[k], width, work, stage);
@@ -203,7 +215,8 @@ class Job {
 
   // As lines: work[j * length + i]; as columns: work[i * width + j].
   void Gather(const Operand& o, const char* from, int64_t width, char* work, char* stage) const {
-    if (width == 1 && o.stride == 1) return Convert(work, o.compute, from, o.storage, o.length);
+    if (!columns_ && (width == 1 ? o.stride == 1 : Follows(o)))
+      return Convert(work, o.compute, from, o.storage, o.length * width);
     char* raw = o.storage == o.compute ? work : stage;
     const int64_t across = o.strides[rank_ - 1];
     if (columns_) {
@@ -221,7 +234,8 @@ class Job {
     if (raw != work) Convert(work, o.compute, raw, o.storage, o.length * width);
   }
   void Scatter(const Operand& o, char* to, int64_t width, const char* work, char* stage) const {
-    if (width == 1 && o.stride == 1) return Convert(to, o.storage, work, o.compute, o.length);
+    if (!columns_ && (width == 1 ? o.stride == 1 : Follows(o)))
+      return Convert(to, o.storage, work, o.compute, o.length * width);
     const char* raw = work;
     if (o.storage != o.compute) {
       Convert(stage, o.storage, work, o.compute, o.length * width);

@@ -32,6 +32,27 @@ struct LogSumExpFold {
       Merge(acc, {max, max == -HUGE_VAL ? 0 : SumOfValues(block, m)});
     }
   }
+  // Rows in blocks: the columns' maxima, then the exponentials of the distances from them.
+  void Columns(Acc* acc, const T* x, int64_t ld, int64_t rows, int64_t cols, int64_t) const {
+    constexpr int64_t kRows = 32, kStrip = 256;
+    T max[kStrip], shift[kStrip], sum[kStrip];
+    for (int64_t j0 = 0; j0 < cols; j0 += kStrip)
+      for (int64_t i0 = 0; i0 < rows; i0 += kRows) {
+        const int64_t m = std::min(kStrip, cols - j0), n = std::min(kRows, rows - i0);
+        const T* base = x + i0 * ld + j0;
+        for (int64_t j = 0; j < m; ++j) max[j] = base[j], sum[j] = 0;
+        for (int64_t i = 1; i < n; ++i)
+          for (int64_t j = 0; j < m; ++j) {
+            const T y = base[i * ld + j];
+            max[j] = Greater::Keeps(max[j], y) ? max[j] : y;
+          }
+        for (int64_t j = 0; j < m; ++j)
+          shift[j] = std::abs(max[j]) <= std::numeric_limits<T>::max() ? max[j] : T(0);
+        for (int64_t i = 0; i < n; ++i)
+          for (int64_t j = 0; j < m; ++j) sum[j] += math::Exp(base[i * ld + j] - shift[j]);
+        for (int64_t j = 0; j < m; ++j) Merge(acc[j0 + j], {max[j], sum[j]});
+      }
+  }
   void Merge(Acc& acc, const Acc& later) const {
     if (later.max != later.max || acc.max != acc.max || std::isinf(later.max) || std::isinf(acc.max)) {
       if (later.max == -HUGE_VAL) return;
@@ -41,9 +62,9 @@ struct LogSumExpFold {
         acc.max = acc.max + later.max;  // NaN or infinity: it is the result
       return;
     }
-    const double max = std::max(acc.max, later.max);
-    acc.sum = acc.sum * std::exp(acc.max - max) + later.sum * std::exp(later.max - max);
-    acc.max = max;
+    const double scale = std::exp(-std::abs(acc.max - later.max));
+    acc.sum = acc.max >= later.max ? acc.sum + later.sum * scale : acc.sum * scale + later.sum;
+    acc.max = std::max(acc.max, later.max);
   }
   double Finish(const Acc& acc, int64_t) const {
     return std::isinf(acc.max) || acc.max != acc.max ? acc.max : acc.max + std::log(acc.sum);

@@ -2,7 +2,7 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
-#include "ops/reduce/lanes.h"
+#include "ops/reduce/block_sum.h"
 #include "ops/reduce/operator.h"
 
 namespace anycann {
@@ -26,31 +26,21 @@ inline void Combine(Moments& a, const Moments& b) {
 
 constexpr int64_t kBlock = 1024;  // values whose mean is taken first: the second look finds them in the cache
 
-template <class T>
-inline double SumOfBlock(const T* x, int64_t n) {
-  T lanes[64] = {};
-  int64_t i = 0;
-  for (; i + 64 <= n; i += 64)
-    for (int k = 0; k < 64; ++k) lanes[k] += x[i + k];
-  double sum = 0;
-  for (int k = 0; k < 64; ++k) sum += lanes[k];
-  for (; i < n; ++i) sum += x[i];
-  return sum;
-}
-
 // Sum of (x - mean)^2 and, in *rest, of (x - mean): what rounding the mean to T left.
 template <class T>
 inline double SquaresOfBlock(const T* x, int64_t n, T mean, double* rest) {
-  T squares[32] = {}, distances[32] = {};
+  using V = Lanes<T>;
+  constexpr int64_t w = sizeof(V) / sizeof(T);
+  V squares{}, more_squares{}, distances{}, more_distances{};
   int64_t i = 0;
-  for (; i + 32 <= n; i += 32)
-    for (int k = 0; k < 32; ++k) {
-      const T d = x[i + k] - mean;
-      squares[k] += d * d;
-      distances[k] += d;
-    }
-  double sum = 0, left = 0;
-  for (int k = 0; k < 32; ++k) sum += squares[k], left += distances[k];
+  for (; i + 2 * w <= n; i += 2 * w) {
+    const V a = LoadLanes<V>(x + i) - mean, b = LoadLanes<V>(x + i + w) - mean;
+    squares += a * a;
+    distances += a;
+    more_squares += b * b;
+    more_distances += b;
+  }
+  double sum = SumOfLanes<T>(squares + more_squares), left = SumOfLanes<T>(distances + more_distances);
   for (; i < n; ++i) {
     const T d = x[i] - mean;
     sum += d * d;
@@ -76,7 +66,7 @@ struct MomentsFold {  // T: float, double, complex64, complex128
   static Moments OfBlock(const T* x, int64_t n) {
     const auto count = static_cast<double>(n);
     if constexpr (std::is_floating_point_v<T>) {
-      const T mean = static_cast<T>(SumOfBlock(x, n) / count);
+      const T mean = static_cast<T>(SumOfValues(x, n) / count);
       double rest;
       const double square = SquaresOfBlock(x, n, mean, &rest);
       return {count, mean + rest / count, square - rest * rest / count, 0};

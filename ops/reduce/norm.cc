@@ -5,6 +5,7 @@
 #include "aclnn_ops.h"
 #include "base/scratch_array.h"
 #include "ops/elementwise/engine.h"
+#include "ops/reduce/block_sum.h"
 #include "ops/reduce/operator.h"
 
 namespace anycann {
@@ -59,7 +60,22 @@ struct NormFold {
     else
       return a + b;
   }
-  void Row(double& acc, const T* x, int64_t n, int64_t) const {
+  void Row(double& acc, const T* x, int64_t n, int64_t first) const {
+    if constexpr (kind == NormKind::kTwo && std::is_same_v<T, float>) {
+      // In float32 first: only if that left its range are the squares taken in float64.
+      for (int64_t i = 0; i < n; i += kSumBlock) {
+        const int64_t m = std::min(kSumBlock, n - i);
+        const double sum = DotOfValues(x + i, x + i, m);
+        if (sum > 1e-25 && sum < 1e37)
+          acc += sum;
+        else
+          Slowly(acc, x + i, m, first);
+      }
+    } else {
+      Slowly(acc, x, n, first);
+    }
+  }
+  void Slowly(double& acc, const T* x, int64_t n, int64_t) const {
     constexpr int kLanes = 32;
     double lanes[kLanes];
     for (double& l : lanes) l = Init();

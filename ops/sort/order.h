@@ -81,12 +81,37 @@ void SortPacked(typename Packing<T>::Packed* p, typename Packing<T>::Packed* oth
   if (from != p) std::memcpy(p, from, static_cast<size_t>(n) * sizeof(Packed));
 }
 
+// Sorts n values of a 64-bit type whose keys lie close together by narrow packed elements, into positions;
+// false when they don't. `scratch` has room for 2 * n words.
+template <class T>
+bool SortNarrow(const T* x, int64_t n, bool descending, uint64_t* scratch, int64_t* position) {
+  if constexpr (Packing<T>::kNarrow) {
+    return false;
+  } else {
+    uint64_t least = ~uint64_t{0}, greatest = 0;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint64_t key = KeyOf(x[i]);
+      least = std::min(least, key);
+      greatest = std::max(greatest, key);
+    }
+    if (n == 0 || greatest - least > 0xffffffffu || n > Packing<int32_t>::kMaxLength) return false;
+    for (int64_t i = 0; i < n; ++i) {
+      const uint64_t key = KeyOf(x[i]);
+      scratch[i] = (descending ? greatest - key : key - least) << 32 | static_cast<uint64_t>(i);
+    }
+    SortPacked<int32_t>(scratch, scratch + n, n);
+    for (int64_t i = 0; i < n; ++i) position[i] = Packing<int32_t>::Position(scratch[i]);
+    return true;
+  }
+}
+
 // The k first of n values in order, sorted, into p[0, k); `p` has room for SelectRoom(n, k). Without sorting
-// the rest: candidates beat the k-th best so far.
-constexpr int64_t SelectRoom(int64_t n, int64_t k) { return std::min(n, std::max<int64_t>(2 * k, 1024)); }
+// the rest: candidates beat the k-th best so far, which blocks of values are compared with first.
+constexpr int64_t SelectRoom(int64_t n, int64_t k) { return std::min(n, k + std::max<int64_t>(k, 64)); }
 template <class T>
 void SelectFirst(const T* x, int64_t n, int64_t k, bool descending, typename Packing<T>::Packed* p) {
   using P = Packing<T>;
+  constexpr int64_t kBlock = 32;
   const int64_t room = SelectRoom(n, k);
   if (k == 0) return;
   int64_t held = 0, i = 0;
@@ -96,9 +121,20 @@ void SelectFirst(const T* x, int64_t n, int64_t k, bool descending, typename Pac
     held = std::min(held, k);
     if (i == n) break;
     const auto bound = p[k - 1];
-    for (; i < n && held < room; ++i) {
-      p[held] = P::Pack(x[i], i, descending);
-      held += p[held] < bound;
+    const T worst = x[P::Position(bound)];
+    while (i < n && held < room) {
+      if (i + kBlock <= n) {
+        bool any = false;  // may be wrong for a NaN, never the other way
+        for (int64_t j = i; j < i + kBlock; ++j) any |= descending ? !(x[j] <= worst) : !(x[j] >= worst);
+        if (!any) {
+          i += kBlock;
+          continue;
+        }
+      }
+      for (const int64_t end = std::min(n, i + kBlock); i < end && held < room; ++i) {
+        p[held] = P::Pack(x[i], i, descending);
+        held += p[held] < bound;
+      }
     }
   }
   std::sort(p, p + k);

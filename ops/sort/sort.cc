@@ -21,14 +21,16 @@ struct Sorting {
     const auto& p = *static_cast<const SortParams*>(params);
     const T* x = static_cast<const T*>(in[0]);
     Packed* packed = static_cast<Packed*>(scratch);
-    if (p.k == n) {
-      for (int64_t i = 0; i < n; ++i) packed[i] = P::Pack(x[i], i, p.descending);
-      SortPacked<T>(packed, packed + n, n);
-    } else {
-      SelectFirst(x, n, p.k, p.descending, packed);
-    }
     int64_t* index = static_cast<int64_t*>(out[0]);
-    for (int64_t i = 0; i < p.k; ++i) index[i] = P::Position(packed[i]);
+    if (p.k != n || !SortNarrow(x, n, p.descending, static_cast<uint64_t*>(scratch), index)) {
+      if (p.k == n) {
+        for (int64_t i = 0; i < n; ++i) packed[i] = P::Pack(x[i], i, p.descending);
+        SortPacked<T>(packed, packed + n, n);
+      } else {
+        SelectFirst(x, n, p.k, p.descending, packed);
+      }
+      for (int64_t i = 0; i < p.k; ++i) index[i] = P::Position(packed[i]);
+    }
     if (out[1] == nullptr) return;
     // In place is legal: values are gathered into the scratch memory first.
     T* value = static_cast<T*>(out[1]);

@@ -30,9 +30,11 @@ Groups GroupValues(const T* x, int64_t n, bool consecutive) {
   } else {
     using P = Packing<T>;
     Buffer<typename P::Packed> packed = NewBuffer<typename P::Packed>(2 * n);
-    for (int64_t i = 0; i < n; ++i) packed[i] = P::Pack(x[i], i, false);
-    SortPacked<T>(packed.get(), packed.get() + n, n);
-    for (int64_t i = 0; i < n; ++i) g.order[i] = P::Position(packed[i]);
+    if (!SortNarrow(x, n, false, reinterpret_cast<uint64_t*>(packed.get()), g.order.get())) {
+      for (int64_t i = 0; i < n; ++i) packed[i] = P::Pack(x[i], i, false);
+      SortPacked<T>(packed.get(), packed.get() + n, n);
+      for (int64_t i = 0; i < n; ++i) g.order[i] = P::Position(packed[i]);
+    }
   }
   for (int64_t i = 0; i < n; ++i)
     if (i == 0 || x[g.order[i]] != x[g.order[i - 1]])
