@@ -29,7 +29,12 @@ Status CheckDevice(const char* function, int device) {
                function, device, Device::Count());
 }
 
+std::atomic<int> default_device{-1};
+
 }  // namespace
+
+void SetDefaultDevice(int device) { default_device.store(device, std::memory_order_relaxed); }
+int DefaultDevice() { return default_device.load(std::memory_order_relaxed); }
 
 Context* Context::Current() {
   if (current != nullptr && !current->alive()) [[unlikely]]

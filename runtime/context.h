@@ -45,6 +45,10 @@ class ANYCANN_API Context : public Object<Context, ObjectKind::kContext> {
   std::mutex mutex_;
 };
 
+// The device that memory calls of a thread without a context mean: aclInit's "defaultDevice"; -1 when there is none.
+ANYCANN_API void SetDefaultDevice(int device);
+ANYCANN_API int DefaultDevice();
+
 // Makes the device the calling thread's, through its primary context.
 ANYCANN_API Status SetDevice(int device);
 // Ends one use of the device; the last one synchronises and releases its primary context.

@@ -42,6 +42,17 @@ struct Library {
   }
 };
 
+// {"defaultDevice": {"default_device": "0"}}, as torch_npu's acl_default.json has it.
+void ReadDefaultDevice(const nlohmann::json& json) {
+  const auto section = json.find("defaultDevice");
+  if (section == json.end() || !section->is_object()) return;
+  const auto value = section->find("default_device");
+  if (value == section->end() || !value->is_string()) return;
+  const std::string& text = value->get_ref<const std::string&>();
+  const bool number = !text.empty() && text.size() < 5 && text.find_first_not_of("0123456789") == std::string::npos;
+  if (number && std::stoi(text) < Device::Count()) SetDefaultDevice(std::stoi(text));
+}
+
 Status ReadConfig(const char* path, std::string* text) {
   if (path == nullptr || *path == '\0') return Status();
   std::ifstream in(path, std::ios::binary);
@@ -55,6 +66,7 @@ Status ReadConfig(const char* path, std::string* text) {
   const auto json = nlohmann::json::parse(*text, nullptr, false);
   if (json.is_discarded() || !json.is_object())
     return Error(100006, "aclInit: {} is not a JSON object", path);
+  ReadDefaultDevice(json);
   return Status();
 }
 

@@ -16,10 +16,10 @@ namespace {
 
 Status CurrentDevice(const char* function, int* device) {
   Context* c = Context::Current();
-  if (c == nullptr)
+  *device = c != nullptr ? c->device()->index() : DefaultDevice();
+  if (*device < 0)
     return Error(kRtInvalidContext,
                  "{}: the calling thread has no device; call aclrtSetDevice in this thread first", function);
-  *device = c->device()->index();
   return Status();
 }
 

@@ -60,10 +60,9 @@ def test_convnet_trains_as_on_the_cpu(optimizer):
 
 
 def test_fused_adamw():
-    if not hasattr(torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=1.0), "param_groups"):
-        pytest.skip("no fused optimiser")
-    cpu, npu = pair(convnet)
-    x, y = torch.randn(4, 3, 12, 12), torch.randint(5, (4,))
+    # No normalisation behind a bias: its gradient would be rounding noise, which Adam turns into steps of full size.
+    cpu, npu = pair(lambda: nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Linear(16, 5)))
+    x, y = torch.randn(32, 6), torch.randint(5, (32,))
     a, b = torch.optim.AdamW(cpu.parameters(), lr=0.01), torch.optim.AdamW(npu.parameters(), lr=0.01, fused=True)
     for _ in range(3):
         for opt, model, device in ((a, cpu, torch.device("cpu")), (b, npu, NPU)):
@@ -71,7 +70,7 @@ def test_fused_adamw():
             F.cross_entropy(model(x.to(device)), y.to(device)).backward()
             opt.step()
     for p, q in zip(cpu.parameters(), npu.parameters()):
-        torch.testing.assert_close(q.detach().cpu(), p.detach(), rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(q.detach().cpu(), p.detach(), rtol=1e-4, atol=1e-5)
 
 
 def test_transformer_gradients_as_on_the_cpu():
@@ -94,9 +93,9 @@ def test_scaled_dot_product_attention(causal, dtype):
     actual = F.scaled_dot_product_attention(qn, kn, vn, is_causal=causal)
     actual.sum().backward()
     tolerance = {torch.float32: 1e-5, torch.float16: 4e-3, torch.bfloat16: 4e-2}[dtype]
-    torch.testing.assert_close(actual.double().cpu(), expected, rtol=tolerance, atol=tolerance)
-    torch.testing.assert_close(vn.grad.double().cpu(), v.grad, rtol=tolerance, atol=tolerance * 4)
-    torch.testing.assert_close(qn.grad.double().cpu(), q.grad, rtol=tolerance, atol=tolerance * 4)
+    torch.testing.assert_close(actual.cpu().double(), expected, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(vn.grad.cpu().double(), v.grad, rtol=tolerance, atol=tolerance * 4)
+    torch.testing.assert_close(qn.grad.cpu().double(), q.grad, rtol=tolerance, atol=tolerance * 4)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
