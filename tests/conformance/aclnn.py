@@ -43,9 +43,16 @@ class Scalar:
         self.value, self.dtype = value, dtype
 
 
+def folder() -> pathlib.Path:
+    """The toolkit's lib64: of `anycann run`, of ANYCANN_LIB64, or of the development build."""
+    if "ANYCANN_LIB64" in os.environ:
+        return pathlib.Path(os.environ["ANYCANN_LIB64"])
+    return pathlib.Path(os.environ.get("ASCEND_HOME_PATH", ROOT / "build/dev/toolkit")) / "lib64"
+
+
 @functools.cache
 def libraries():
-    directory = pathlib.Path(os.environ.get("ANYCANN_LIB64", ROOT / "build/dev/toolkit/lib64"))
+    directory = folder()
     loaded = {name: ctypes.CDLL(str(directory / f"lib{name}.so"), mode=ctypes.RTLD_GLOBAL)
               for name in ("ascendcl", "nnopbase", "opapi")}
     code = loaded["ascendcl"].aclrtSetDevice(0)  # the default stream belongs to the calling thread's device
@@ -209,11 +216,7 @@ def view_shape(handle) -> tuple[int, ...]:
 @functools.cache
 def _coverage() -> set[str]:
     # A required name without an implementation is exported too, so the symbol alone says nothing.
-    if "ANYCANN_LIB64" in os.environ:
-        directory = pathlib.Path(os.environ["ANYCANN_LIB64"])
-    else:
-        directory = pathlib.Path(os.environ.get("ASCEND_HOME_PATH", ROOT / "build/dev/toolkit")) / "lib64"
-    with open(directory.parent / "share/anycann/ops.tsv") as f:
+    with open(folder().parent / "share/anycann/ops.tsv") as f:
         return {row["op"] for row in csv.DictReader(f, delimiter="\t") if row["implemented"] == "yes"}
 
 
