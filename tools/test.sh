@@ -47,13 +47,13 @@ pending="faults sweep asan tsan"
 later() { case " $pending " in *" $1 "*) [ "$only" != "$1" ] ;; *) false ;; esac }
 
 stage includes "$python" tools/check/includes.py
-stage units ctest --test-dir build/release --output-on-failure --timeout 600
+stage units ctest --test-dir build/release --output-on-failure --timeout 600 -E faults_
 stage symbols symbols
 stage coverage "$python" tools/docs/coverage.py build/toolkit --check
 stage clients pytests tests/clients
 stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
-later faults || stage faults pytests tests/faults
+later faults || { stage faults pytests tests/faults; stage allocation ctest --test-dir build/release --output-on-failure -R faults_; }
 later sweep || stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
 later asan || stage asan unit asan
