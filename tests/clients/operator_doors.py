@@ -23,7 +23,7 @@ class Doors:
         self.base = ctypes.CDLL(f"{lib64}/libnnopbase.so", mode=ctypes.RTLD_GLOBAL)
         self.opapi = ctypes.CDLL(f"{lib64}/libopapi.so", mode=ctypes.RTLD_GLOBAL)
         self.cl = ctypes.CDLL(f"{lib64}/libascendcl.so")
-        engine = ctypes.CDLL(f"{lib64}/libanycann.so")
+        engine = ctypes.CDLL("libanycann.so")  # by soname: the engine that the doors loaded, whatever its level
         self.take_error = engine._ZN7anycann13TakeLastErrorEv
         self.take_error.restype = ctypes.c_char_p
         for name in ("Tensor", "Scalar", "IntArray", "FloatArray", "BoolArray", "TensorList", "ScalarList"):

@@ -12,7 +12,7 @@ def load(toolkit):
 
 @pytest.fixture(scope="module")
 def last_error(toolkit):
-    take = ctypes.CDLL(str(toolkit / "lib64/libanycann.so"))._ZN7anycann13TakeLastErrorEv
+    take = ctypes.CDLL("libanycann.so")._ZN7anycann13TakeLastErrorEv
     take.restype = ctypes.c_char_p
     return lambda: (take() or b"").decode()
 
