@@ -1,6 +1,6 @@
 #include "base/error.h"
 
-#include <memory>
+#include "base/thread_object.h"
 
 namespace anycann {
 namespace {
@@ -9,9 +9,6 @@ struct LastError {
   std::string message, taken;
   bool set = false;
 };
-// A pointer only: space for thread-local variables is scarce in a library that is loaded late.
-thread_local std::unique_ptr<LastError> last;
-
 bool IsParameterError(int32_t code) {
   return code == kParamNullptr || code == kParamInvalid || (code >= 100000 && code < 108000);
 }
@@ -19,7 +16,7 @@ bool IsParameterError(int32_t code) {
 }  // namespace
 
 void SetLastError(std::string message) noexcept {
-  if (last == nullptr) last.reset(new (std::nothrow) LastError);
+  LastError* last = ThreadObject<LastError>::Get();
   if (last == nullptr) return;  // the code still says what happened
   last->message = std::move(message);
   last->set = true;
@@ -31,12 +28,14 @@ int32_t RecordError(const Status& status) noexcept {
     SetLastError(
         fmt::format("{}: {}", IsParameterError(status.code()) ? "EZ1001" : "EZ9999", status.message()));
   } catch (const std::bad_alloc&) {
+    LastError* last = ThreadObject<LastError>::Existing();
     if (last != nullptr) last->set = false;  // the code still says what happened
   }
   return status.code();
 }
 
 const char* TakeLastError() {
+  LastError* last = ThreadObject<LastError>::Existing();
   if (last == nullptr || !last->set) return nullptr;
   last->taken = std::move(last->message);
   last->set = false;

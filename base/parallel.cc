@@ -32,7 +32,7 @@ struct ThreadPool::Impl {
   static constexpr uint64_t kOpen = uint64_t{1} << 31;
   static constexpr uint64_t kGeneration = uint64_t{1} << 32;
 
-  explicit Impl(int n) : threads(n) {}
+  explicit Impl(int n) : threads(n) { workers.reserve(static_cast<size_t>(n)); }  // Start() must not fail
 
   const int threads;
   std::atomic<bool> busy{false};

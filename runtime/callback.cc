@@ -44,6 +44,7 @@ class HostThreads {
     return *t;
   }
 
+  // Takes over a reference to each. False, or std::bad_alloc, when memory is exhausted.
   bool Push(Stream* stream, Plan* plan) {
     std::lock_guard<std::mutex> lock(mutex_);
     if (idle_ <= static_cast<int>(queue_.size())) {
@@ -56,8 +57,6 @@ class HostThreads {
         return false;
       }
     }
-    stream->AddRef();
-    plan->Ref();
     queue_.push_back({stream, plan});
     condition_.notify_one();
     return true;
@@ -135,11 +134,19 @@ struct Subscribers {
 Stream* CallbackStream() { return callback_stream; }
 
 bool DispatchCallback(Stream* stream, Plan* plan) {
-  if (plan->payload == nullptr) return HostThreads::Get().Push(stream, plan);
   stream->AddRef();
   plan->Ref();
-  static_cast<Inbox*>(plan->payload)->Push({stream, plan, nullptr, nullptr});
-  return true;
+  try {
+    if (plan->payload != nullptr) {
+      static_cast<Inbox*>(plan->payload)->Push({stream, plan, nullptr, nullptr});
+      return true;
+    }
+    if (HostThreads::Get().Push(stream, plan)) return true;
+  } catch (const std::bad_alloc&) {
+  }
+  plan->Unref();
+  stream->Unref();
+  return false;
 }
 
 namespace callback {

@@ -94,7 +94,10 @@ void Device::PushReady(Stream* stream, int priority) {
   }
   {
     std::lock_guard<std::mutex> lock(mutex_);
-    ready_[std::clamp(priority, 0, kPriorities - 1)].push_back(stream);
+    List& list = ready_[std::clamp(priority, 0, kPriorities - 1)];
+    stream->next_ready_ = nullptr;
+    (list.head != nullptr ? list.tail->next_ready_ : list.head) = stream;
+    list.tail = stream;
     ready_count_.fetch_add(1, std::memory_order_seq_cst);
     if (idle_ == 0 && static_cast<int>(runners_.size()) < cores_) StartRunner();
   }
@@ -108,9 +111,9 @@ Stream* Device::TakeReady() {
   if (ready_count_.load(std::memory_order_relaxed) == 0) return nullptr;
   std::lock_guard<std::mutex> lock(mutex_);
   for (auto& list : ready_) {
-    if (list.empty()) continue;
-    Stream* s = list.front();
-    list.pop_front();
+    if (list.head == nullptr) continue;
+    Stream* s = list.head;
+    list.head = s->next_ready_;
     ready_count_.fetch_sub(1, std::memory_order_relaxed);
     --idle_;
     return s;

@@ -7,7 +7,6 @@
 
 #include <atomic>
 #include <cstdint>
-#include <deque>
 #include <mutex>
 #include <vector>
 
@@ -53,7 +52,9 @@ class ANYCANN_API Device {
 
  private:
   Device(int index, int cores, int64_t memory_limit)
-      : index_(index), cores_(cores), memory_limit_(memory_limit), pool_(cores) {}
+      : index_(index), cores_(cores), memory_limit_(memory_limit), pool_(cores) {
+    runners_.reserve(static_cast<size_t>(cores));  // no allocation while a stream is handed on
+  }
   friend struct DeviceTable;
 
   void RunnerMain();
@@ -74,7 +75,11 @@ class ANYCANN_API Device {
   std::vector<Stream*> streams_;
 
   std::mutex mutex_;  // the ready list and the runners
-  std::deque<Stream*> ready_[kPriorities];
+  struct List {
+    Stream* head = nullptr;  // linked through Stream::next_ready_
+    Stream* tail = nullptr;
+  };
+  List ready_[kPriorities];
   std::vector<pthread_t> runners_;
   int idle_ = 0;                     // runners that look for work or sleep; mutex held
   std::atomic<int> ready_count_{0};  // changed under mutex_, polled without it

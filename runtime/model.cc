@@ -144,8 +144,15 @@ Status Model::Record(Stream* stream, Plan* plan) {
     plan->Unref();
     return Error(kInvalidated, "the capture of stream {} was invalidated: {}", stream->id(), invalid_why_);
   }
-  if (m->group_open) m->group.push_back(nodes_.size());
-  nodes_.push_back({plan, stream, m->group_open});
+  try {
+    nodes_.push_back({plan, stream, m->group_open});
+    if (m->group_open) m->group.push_back(nodes_.size() - 1);
+  } catch (const std::bad_alloc&) {
+    state_ = State::kInvalid;
+    invalid_why_ = "out of memory";
+    if (nodes_.empty() || nodes_.back().plan != plan) plan->Unref();
+    return Error(kRtMemoryAllocation, "{}: out of memory for the capture", plan->name);
+  }
   m->last = nodes_.size();
   return Status();
 }

@@ -19,11 +19,12 @@ namespace anycann {
 ANYCANN_OBJECT(Stream, kStream);
 namespace {
 
-// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle.
-// Handing it to a runner costs the submitter a wake-up (2 to 5 us) and moves the operands between caches, and
-// a wait for it costs another; at this length that is a few percent, and a submitter that must not block is
-// late by no more than this.
-constexpr int64_t kInlineNanoseconds = 100000;
+// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle. A runner would
+// cost a wake-up for the Plan and another for whoever waits for it (5 to 50 us each, more when all cores are in use), and
+// move its operands between caches, while the submitter's own next steps need a core that the Plan could use. Estimates
+// are modest: what is estimated at a millisecond takes a tenth to a half of that, and that is how late a submitter is
+// that has something better to do.
+constexpr int64_t kInlineNanoseconds = 1000000;
 // How long a waiter looks for progress before it sleeps.
 constexpr int64_t kSpinNanoseconds = 5000;
 // When a wait that lasts is reported, first and from then on at double the time.
@@ -174,13 +175,14 @@ Status Stream::SubmitAll(Plan* const* plans, size_t count) {
   double total = 0;
   for (size_t i = 0; i < count; ++i) total += static_cast<double>(EstimateNanoseconds(*plans[i]));
   lock_.lock();
+  const bool idle = count_ == 0 && !running_;
   for (size_t i = 0; i < count; ++i) {
     if (Push(plans[i])) continue;
     lock_.unlock();
     for (; i < count; ++i) plans[i]->Unref();
     return Status(kRtMemoryAllocation, "out of memory for the stream's queue");
   }
-  if (total <= kInlineNanoseconds || !Device::HasRunners()) {
+  if (idle && (total <= kInlineNanoseconds || !Device::HasRunners())) {
     while (RunOne(Stream::kNever) == Step::kRan) {
     }
   }
