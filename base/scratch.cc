@@ -3,8 +3,8 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
-#include <memory>
-#include <new>
+
+#include "base/thread_object.h"
 
 namespace anycann {
 namespace {
@@ -26,9 +26,7 @@ struct Blocks {
 }  // namespace
 
 void* Scratch(ScratchSlot slot, size_t bytes) {
-  // A pointer, because a library that is loaded late gets little thread-local space.
-  thread_local std::unique_ptr<Blocks> blocks;
-  if (blocks == nullptr) blocks.reset(new (std::nothrow) Blocks);
+  Blocks* blocks = ThreadObject<Blocks>::Get();
   if (blocks == nullptr) return nullptr;
   Block& b = blocks->slots[static_cast<int>(slot)];
   if (b.size >= bytes && b.data != nullptr) return b.data;

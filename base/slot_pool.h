@@ -11,8 +11,6 @@
 #include <cstdint>
 #include <mutex>
 
-#include "base/thread_object.h"
-
 namespace anycann {
 
 // The short lists of all pools of one thread, behind one thread-local pointer: space for thread-local
@@ -26,7 +24,9 @@ struct SlotLists {
   };
   List lists[kPools];
 
-  ~SlotLists();  // gives back what the lists hold
+  static thread_local SlotLists* current;  // nullptr before the thread's first use and after its end
+  // The calling thread's lists; nullptr while it ends, or when memory is exhausted.
+  static SlotLists* Open();
   // A number for a pool, and the function that takes back what a thread has left in its list when it ends.
   static int Register(void (*take_back)(List*));
 };

@@ -1,5 +1,6 @@
-// ThreadObject: one T for each thread, made when the thread first asks and destroyed when it ends. In place of a
-// thread_local with a destructor: glibc ends the process when it has no memory to register such a destructor.
+// ThreadObject: one T for each thread, made when the thread first asks and destroyed when it ends. In place
+// of a thread_local with a destructor: glibc ends the process when it has no memory to register such a
+// destructor.
 #pragma once
 
 #include <pthread.h>
@@ -15,7 +16,8 @@ class ThreadObject {
   static T* Existing() { return object_; }
   // nullptr when memory is exhausted, or while the thread ends.
   static T* Get() {
-    if (object_ != nullptr) [[likely]] return object_;
+    if (object_ != nullptr) [[likely]]
+      return object_;
     return Make();
   }
 

@@ -45,7 +45,8 @@ class ANYCANN_API Context : public Object<Context, ObjectKind::kContext> {
   std::mutex mutex_;
 };
 
-// The device that memory calls of a thread without a context mean: aclInit's "defaultDevice"; -1 when there is none.
+// The device that memory calls of a thread without a context mean: aclInit's "defaultDevice"; -1 when there
+// is none.
 ANYCANN_API void SetDefaultDevice(int device);
 ANYCANN_API int DefaultDevice();
 

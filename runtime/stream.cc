@@ -19,11 +19,11 @@ namespace anycann {
 ANYCANN_OBJECT(Stream, kStream);
 namespace {
 
-// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle. A runner would
-// cost a wake-up for the Plan and another for whoever waits for it (5 to 50 us each, more when all cores are in use), and
-// move its operands between caches, while the submitter's own next steps need a core that the Plan could use. Estimates
-// are modest: what is estimated at a millisecond takes a tenth to a half of that, and that is how late a submitter is
-// that has something better to do.
+// A Plan that is estimated to take less than this runs on the submitting thread when the stream is idle. A
+// runner would cost a wake-up for the Plan and another for whoever waits for it (5 to 50 us each, more when
+// all cores are in use), and move its operands between caches, while the submitter's own next steps need a
+// core that the Plan could use. Estimates are modest: what is estimated at a millisecond takes a tenth to a
+// half of that, and that is how late a submitter is that has something better to do.
 constexpr int64_t kInlineNanoseconds = 1000000;
 // How long a waiter looks for progress before it sleeps.
 constexpr int64_t kSpinNanoseconds = 5000;

@@ -119,7 +119,7 @@ class ANYCANN_API Stream : public Object<Stream, ObjectKind::kStream> {
   uint64_t submitted_ = 0;
   Plan** queue_ = nullptr;  // ring, capacity_ a power of two
   size_t head_ = 0, count_ = 0, capacity_ = 0;
-  Ref<Fence> waits_for_;  // while parked on a fence
+  Ref<Fence> waits_for_;           // while parked on a fence
   Stream* next_parked_ = nullptr;  // of the fence's list
   Stream* next_ready_ = nullptr;   // of the device's list
   Status error_;

@@ -49,7 +49,8 @@ void ReadDefaultDevice(const nlohmann::json& json) {
   const auto value = section->find("default_device");
   if (value == section->end() || !value->is_string()) return;
   const std::string& text = value->get_ref<const std::string&>();
-  const bool number = !text.empty() && text.size() < 5 && text.find_first_not_of("0123456789") == std::string::npos;
+  const bool number =
+      !text.empty() && text.size() < 5 && text.find_first_not_of("0123456789") == std::string::npos;
   if (number && std::stoi(text) < Device::Count()) SetDefaultDevice(std::stoi(text));
 }
 

@@ -47,10 +47,10 @@ TEST(AclInit, CountsItsUses) {
 
 TEST(AclInit, ReadsItsConfiguration) {
   const std::string path = testing::TempDir() + "/acl_test.json";
-  std::ofstream(path) << "{\"defaultDevice\":{\"default_device\":\"0\"}}";
+  std::ofstream(path) << "{\"dump\":{}}";
   EXPECT_EQ(aclInit(path.c_str()), 0);
   EXPECT_EQ(aclFinalize(), 0);
-  std::ofstream(path) << "{\"defaultDevice\":";
+  std::ofstream(path) << "{\"dump\":";
   EXPECT_EQ(aclInit(path.c_str()), ACL_ERROR_PARSE_FILE);
   std::remove(path.c_str());
   EXPECT_EQ(aclInit(path.c_str()), ACL_ERROR_INVALID_FILE);
@@ -159,7 +159,9 @@ TEST_F(Acl, EventsMeasureTime) {
   ASSERT_EQ(aclrtCreateEventWithFlag(&b, ACL_EVENT_TIME_LINE), 0);
   EXPECT_NE(aclrtEventElapsedTime(&ms, a, b), 0);
   ASSERT_EQ(aclrtRecordEvent(a, stream_), 0);
-  ASSERT_EQ(aclrtLaunchHostFunc(stream_, [](void*) { usleep(5000); }, nullptr), 0);
+  ASSERT_EQ(aclrtLaunchHostFunc(
+                stream_, [](void*) { usleep(5000); }, nullptr),
+            0);
   ASSERT_EQ(aclrtRecordEvent(b, stream_), 0);
   ASSERT_EQ(aclrtSynchronizeEvent(b), 0);
   ASSERT_EQ(aclrtEventElapsedTime(&ms, a, b), 0);
@@ -176,8 +178,13 @@ TEST_F(Acl, EventsMeasureTime) {
 TEST_F(Acl, AWaitWithADeadlineEndsInTime) {
   static bool go;
   go = false;
-  ASSERT_EQ(aclrtLaunchHostFunc(stream_, [](void*) { while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE)) sched_yield(); },
-                                nullptr), 0);
+  ASSERT_EQ(aclrtLaunchHostFunc(
+                stream_,
+                [](void*) {
+                  while (!__atomic_load_n(&go, __ATOMIC_ACQUIRE)) sched_yield();
+                },
+                nullptr),
+            0);
   EXPECT_EQ(aclrtSynchronizeStreamWithTimeout(stream_, 20), ACL_ERROR_RT_STREAM_SYNC_TIMEOUT);
   EXPECT_NE(Message().find("aclrtLaunchHostFunc has not returned"), std::string::npos);
   EXPECT_EQ(aclrtSynchronizeDeviceWithTimeout(20), ACL_ERROR_RT_STREAM_SYNC_TIMEOUT);
