@@ -1,6 +1,11 @@
 #include "ops/convert.h"
 
+#include <algorithm>
 #include <cstring>
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 #include "ops/elementwise/engine.h"
 
@@ -113,31 +118,6 @@ template <class T>
 void UnpackLoop(T* __restrict dst, int64_t stride, const T* __restrict src, int64_t n) {
   for (int64_t i = 0; i < n; ++i) dst[i * stride] = src[i];
 }
-struct Bytes16 {
-  uint64_t a, b;
-};
-
-template <class F>
-void VisitSize(int64_t size, F&& f) {
-  switch (size) {
-    case 1:
-      f(uint8_t{});
-      break;
-    case 2:
-      f(uint16_t{});
-      break;
-    case 4:
-      f(uint32_t{});
-      break;
-    case 8:
-      f(uint64_t{});
-      break;
-    case 16:
-      f(Bytes16{});
-      break;
-  }
-}
-
 }  // namespace
 
 void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t n) {
@@ -155,7 +135,7 @@ void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t 
     std::memcpy(dst, src, static_cast<size_t>(n * size));
     return;
   }
-  VisitSize(size, [&](auto x) {
+  VisitBytes(size, [&](auto x) {
     using T = decltype(x);
     const T* s = static_cast<const T*>(src);
     T* d = static_cast<T*>(dst);
@@ -173,10 +153,41 @@ void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_
     std::memcpy(dst, src, static_cast<size_t>(n * size));
     return;
   }
-  VisitSize(size, [&](auto x) {
+  VisitBytes(size, [&](auto x) {
     using T = decltype(x);
     UnpackLoop(static_cast<T*>(dst), stride, static_cast<const T*>(src), n);
   });
+}
+
+void StreamCopy(void* to, const void* from, int64_t n) {
+  char* dst = static_cast<char*>(to);
+  const char* src = static_cast<const char*>(from);
+#if defined(__AVX512F__)
+  const int64_t head = std::min<int64_t>(n, -reinterpret_cast<intptr_t>(dst) & 63);
+  std::memcpy(dst, src, head);
+  dst += head, src += head, n -= head;
+  int64_t i = 0;
+  for (; i + 64 <= n; i += 64)
+    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + i), _mm512_loadu_si512(src + i));
+  std::memcpy(dst + i, src + i, n - i);
+#elif defined(__SSE2__)
+  const int64_t head = std::min<int64_t>(n, -reinterpret_cast<intptr_t>(dst) & 15);
+  std::memcpy(dst, src, head);
+  dst += head, src += head, n -= head;
+  int64_t i = 0;
+  for (; i + 16 <= n; i += 16)
+    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i),
+                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
+  std::memcpy(dst + i, src + i, n - i);
+#else
+  std::memcpy(dst, src, n);
+#endif
+}
+
+void StreamFence() {
+#if defined(__SSE2__)
+  _mm_sfence();
+#endif
 }
 
 ElementwiseKernel CopyKernel(DType t) {
@@ -184,7 +195,7 @@ ElementwiseKernel CopyKernel(DType t) {
   k.inputs = k.outputs = 1;
   k.in_types[0] = k.out_types[0] = t;
   k.cost = 0.5;
-  VisitSize(SizeOf(t), [&](auto x) {
+  VisitBytes(SizeOf(t), [&](auto x) {
     using T = decltype(x);
     k.loop = [](void* const* out, const void* const* in, int64_t n, const void*) {
       std::memcpy(out[0], in[0], static_cast<size_t>(n) * sizeof(T));
@@ -196,7 +207,7 @@ ElementwiseKernel CopyKernel(DType t) {
 ElementwiseKernel FillKernel(DType t) {
   ElementwiseKernel k = CopyKernel(t);
   k.inputs = 0;
-  VisitSize(SizeOf(t), [&](auto x) {
+  VisitBytes(SizeOf(t), [&](auto x) {
     using T = decltype(x);
     k.loop = [](void* const* out, const void* const*, int64_t n, const void* value) {
       T v;

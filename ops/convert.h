@@ -23,6 +23,36 @@ void UnpackStrided(void* dst, int64_t stride, const void* src, int64_t n, int64_
 ElementwiseKernel CopyKernel(DType t);
 ElementwiseKernel FillKernel(DType t);
 
+// Calls f(x) with an unsigned integer (or a pair) of `size` bytes: for moves that don't look at the value.
+struct Bytes16 {
+  uint64_t low, high;
+};
+template <class F>
+void VisitBytes(int64_t size, F&& f) {
+  switch (size) {
+    case 1:
+      f(uint8_t{});
+      break;
+    case 2:
+      f(uint16_t{});
+      break;
+    case 4:
+      f(uint32_t{});
+      break;
+    case 8:
+      f(uint64_t{});
+      break;
+    case 16:
+      f(Bytes16{});
+      break;
+  }
+}
+
+// memcpy of whole cache lines past the caches (no read-for-ownership); heads and tails go the ordinary way. A
+// fence makes the bytes visible to other threads: StreamFence at the end of a thread's part.
+void StreamCopy(void* dst, const void* src, int64_t n);
+void StreamFence();
+
 // Copies src to dst (same shape), casting where the types differ, any strides, in parallel.
 void CopyCast(const TensorView& dst, const TensorView& src);
 

@@ -85,29 +85,4 @@ inline void CopyUnlessSame(const TensorView& dst, const TensorView& src) {
   if (!same) CopyCast(dst, src);
 }
 
-// Calls f(x) with an unsigned integer (or a pair) of `size` bytes: for moves that don't look at the value.
-struct Bytes16 {
-  uint64_t low, high;
-};
-template <class F>
-void VisitBytes(int64_t size, F&& f) {
-  switch (size) {
-    case 1:
-      f(uint8_t{});
-      break;
-    case 2:
-      f(uint16_t{});
-      break;
-    case 4:
-      f(uint32_t{});
-      break;
-    case 8:
-      f(uint64_t{});
-      break;
-    case 16:
-      f(Bytes16{});
-      break;
-  }
-}
-
 }  // namespace anycann

@@ -6,10 +6,6 @@
 #include "base/parallel.h"
 #include "ops/convert.h"
 
-#if defined(__SSE2__)
-#include <immintrin.h>
-#endif
-
 namespace anycann {
 namespace {
 
@@ -31,6 +27,8 @@ struct Loop {
   DType storage[kMaxOperands], compute[kMaxOperands];
   int64_t size[kMaxOperands];  // bytes of a stored element
   bool dense[kMaxOperands];    // contiguous over all dims
+  bool single[kMaxOperands];   // one value for all
+  bool repeats[kMaxOperands];  // one row for all
 };
 
 void Swap(Loop& l, int a, int b) {
@@ -96,7 +94,16 @@ Loop MakeLoop(const ElementwiseKernel& kernel, std::span<const TensorView> outpu
     l.size[k] = SizeOf(v.dtype);
   }
   Normalise(l);
-  for (int k = 0; k < l.count; ++k) l.dense[k] = l.rank == 1 && (l.strides[k][0] == 1 || l.dims[0] == 1);
+  for (int k = 0; k < l.count; ++k) {
+    int64_t expected = 1;
+    l.dense[k] = l.single[k] = l.repeats[k] = true;
+    for (int i = l.rank - 1; i >= 0; expected *= l.dims[i--]) {
+      if (l.dims[i] == 1) continue;
+      l.dense[k] &= l.strides[k][i] == expected;
+      l.single[k] &= l.strides[k][i] == 0;
+      l.repeats[k] &= i == l.rank - 1 || l.strides[k][i] == 0;
+    }
+  }
   return l;
 }
 
@@ -125,47 +132,37 @@ struct Position {
   }
 };
 
-// Moves n elements between operand k, from `start` on, and contiguous `buffer` of the operand's storage type.
-void Move(const Loop& l, int k, Position start, int64_t n, char* buffer, bool gather) {
-  const int64_t stride = l.strides[k][l.rank - 1], size = l.size[k];
-  while (n > 0) {
-    const int64_t m = std::min(n, start.Left(l));
-    char* address = start.Address(l, k);
-    if (stride == 1 || m == 1) {
-      gather ? std::memcpy(buffer, address, m * size) : std::memcpy(address, buffer, m * size);
-    } else if (gather) {
-      PackStrided(buffer, address, stride, m, size);
-    } else {
-      UnpackStrided(address, stride, buffer, m, size);
+// Moves n elements between operand k, from `p` on, and contiguous `buffer` of the operand's storage type.
+template <bool gather>
+void Move(const Loop& l, int k, Position p, int64_t n, char* buffer) {
+  VisitBytes(l.size[k], [&](auto x) {
+    using T = decltype(x);
+    const int last = l.rank - 1;
+    const int64_t stride = l.strides[k][last], row_stride = last > 0 ? l.strides[k][last - 1] : 0;
+    T* b = reinterpret_cast<T*>(buffer);
+    T* a = reinterpret_cast<T*>(p.Address(l, k));
+    T* row = a - p.index[last] * stride;
+    for (;;) {
+      const int64_t m = std::min(n, p.Left(l));
+      if (stride == 1 && m > 8) {
+        gather ? std::memcpy(b, a, static_cast<size_t>(m) * sizeof(T))
+               : std::memcpy(a, b, static_cast<size_t>(m) * sizeof(T));
+      } else if (gather && stride == 0) {
+        const T value = *a;
+        for (int64_t i = 0; i < m; ++i) b[i] = value;
+      } else if (gather) {
+        for (int64_t i = 0; i < m; ++i) b[i] = a[i * stride];
+      } else {
+        for (int64_t i = 0; i < m; ++i) a[i * stride] = b[i];
+      }
+      b += m;
+      n -= m;
+      if (n == 0) return;
+      p.Advance(l, m);
+      row = p.index[last - 1] != 0 ? row + row_stride : reinterpret_cast<T*>(p.Address(l, k));
+      a = row;
     }
-    buffer += m * size;
-    n -= m;
-    start.Advance(l, m);
-  }
-}
-
-// memcpy of whole cache lines past the caches. dst is aligned as given; tails go the ordinary way.
-void StreamCopy(char* dst, const char* src, int64_t n) {
-#if defined(__AVX512F__)
-  const int64_t head = std::min<int64_t>(n, -reinterpret_cast<intptr_t>(dst) & 63);
-  std::memcpy(dst, src, head);
-  dst += head, src += head, n -= head;
-  int64_t i = 0;
-  for (; i + 64 <= n; i += 64)
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(dst + i), _mm512_loadu_si512(src + i));
-  std::memcpy(dst + i, src + i, n - i);
-#elif defined(__SSE2__)
-  const int64_t head = std::min<int64_t>(n, -reinterpret_cast<intptr_t>(dst) & 15);
-  std::memcpy(dst, src, head);
-  dst += head, src += head, n -= head;
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    _mm_stream_si128(reinterpret_cast<__m128i*>(dst + i),
-                     _mm_loadu_si128(reinterpret_cast<const __m128i*>(src + i)));
-  std::memcpy(dst + i, src + i, n - i);
-#else
-  std::memcpy(dst, src, n);
-#endif
+  });
 }
 
 struct alignas(64) Buffer {
@@ -196,24 +193,22 @@ class BlockRunner {
     // One thread's buffers: storage type and compute type of an operand share one, converted through a
     // second.
     Buffer buffers[kMaxOperands], stage;
-    const void* constant[kMaxOperands] = {};
+    bool loaded[kMaxOperands] = {};  // the operand's buffer holds what every block reads
     Position p;
     p.Set(l_, begin);
-    const bool short_rows = l_.dims[l_.rank - 1] < kShortRow;
+    // Long rows are cut into blocks; of short ones a block takes as many whole ones as it can.
+    const int last = l_.rank - 1;
+    const int64_t row = l_.dims[last];
+    const bool short_rows = row < kShortRow && last > 0;
+    const int64_t block = short_rows ? kBlock / row * row : kBlock;
     while (begin < end) {
-      int64_t n = std::min(kBlock, end - begin);
-      if (!short_rows) n = std::min(n, p.Left(l_));
-      RunBlock(p, begin, n, buffers, &stage, constant);
+      int64_t n = std::min(block, end - begin);
+      if (!short_rows || p.index[last] != 0) n = std::min(n, p.Left(l_));
+      RunBlock(p, begin, n, buffers, &stage, loaded);
       begin += n;
-      for (int64_t left = n; left > 0;) {
-        const int64_t m = std::min(left, p.Left(l_));
-        p.Advance(l_, m);
-        left -= m;
-      }
+      p.Set(l_, begin);
     }
-#if defined(__SSE2__)
-    if (stream_) _mm_sfence();
-#endif
+    if (stream_) StreamFence();
   }
 
  private:
@@ -231,62 +226,69 @@ class BlockRunner {
   }
 
   void RunBlock(const Position& p, int64_t begin, int64_t n, Buffer* buffers, Buffer* stage,
-                const void** constant) const {
+                bool* loaded) const {
     void* out[kMaxElementwiseOutputs];
     const void* in[kMaxElementwiseInputs];
     for (int k = kernel_.outputs; k < l_.count; ++k)
-      in[k - kernel_.outputs] = Load(k, p, begin, n, buffers[k].bytes, stage, constant);
-    for (int k = 0; k < kernel_.outputs; ++k) out[k] = OutputAddress(k, p, n, buffers[k].bytes);
+      in[k - kernel_.outputs] = Load(k, p, begin, n, buffers[k].bytes, stage, &loaded[k]);
+    for (int k = 0; k < kernel_.outputs; ++k) out[k] = OutputAddress(k, p, begin, n, buffers[k].bytes);
     kernel_.loop(out, in, n, params_);
-    for (int k = 0; k < kernel_.outputs; ++k) Store(k, p, n, static_cast<char*>(out[k]), stage);
+    for (int k = 0; k < kernel_.outputs; ++k) Store(k, p, begin, n, static_cast<char*>(out[k]), stage);
   }
 
-  bool RowDirect(int k, const Position& p, int64_t n) const {
-    return l_.storage[k] == l_.compute[k] && l_.strides[k][l_.rank - 1] == 1 && n <= p.Left(l_);
+  // The address of n elements of operand k that lie side by side; nullptr when they don't.
+  char* Contiguous(int k, const Position& p, int64_t begin, int64_t n) const {
+    if (l_.dense[k]) return l_.data[k] + begin * l_.size[k];
+    return l_.strides[k][l_.rank - 1] == 1 && n <= p.Left(l_) ? p.Address(l_, k) : nullptr;
   }
 
   const void* Load(int k, const Position& p, int64_t begin, int64_t n, char* buffer, Buffer* stage,
-                   const void** constant) const {
-    if (direct_[k]) return l_.data[k] + begin * l_.size[k];
-    if (RowDirect(k, p, n)) return p.Address(l_, k);
-    if (l_.rank == 1 && l_.strides[k][0] == 0) {  // one value for all: converted once per thread
-      if (constant[k] == nullptr) {
-        Convert(stage->bytes, l_.compute[k], l_.data[k], l_.storage[k], 1);
-        PackStrided(buffer, stage->bytes, 0, kBlock, SizeOf(l_.compute[k]));
-        constant[k] = buffer;
-      }
+                   bool* loaded) const {
+    const DType from = l_.storage[k], to = l_.compute[k];
+    if (const char* address = Contiguous(k, p, begin, n)) {
+      if (from == to) return address;
+      *loaded = false;
+      Convert(buffer, to, address, from, n);
       return buffer;
     }
-    if (l_.storage[k] == l_.compute[k]) {
-      Move(l_, k, p, n, buffer, true);
+    const bool row_start = p.index[l_.rank - 1] == 0;
+    if (l_.single[k] || (l_.repeats[k] && row_start)) {
+      if (!*loaded) Repeat(k, p, l_.single[k] ? 1 : l_.dims[l_.rank - 1], buffer, stage);
+      *loaded = true;
       return buffer;
     }
-    if (l_.strides[k][l_.rank - 1] == 1 && n <= p.Left(l_)) {
-      Convert(buffer, l_.compute[k], p.Address(l_, k), l_.storage[k], n);
-      return buffer;
-    }
-    Move(l_, k, p, n, stage->bytes, true);
+    *loaded = false;
+    Move<true>(l_, k, p, n, from == to ? buffer : stage->bytes);
+    if (from != to) Convert(buffer, to, stage->bytes, from, n);
+    return buffer;
+  }
+
+  // Fills the buffer with the n elements at `p`, converted, over and over. n is 1 or a row that fits.
+  void Repeat(int k, const Position& p, int64_t n, char* buffer, Buffer* stage) const {
+    const int64_t size = SizeOf(l_.compute[k]);
+    n = std::min(n, kBlock);
+    Move<true>(l_, k, p, n, stage->bytes);
     Convert(buffer, l_.compute[k], stage->bytes, l_.storage[k], n);
-    return buffer;
+    for (int64_t have = n * size, all = kBlock * size; have < all; have *= 2)
+      std::memcpy(buffer + have, buffer, static_cast<size_t>(std::min(have, all - have)));
   }
 
-  void* OutputAddress(int k, const Position& p, int64_t n, char* buffer) const {
-    if (!stream_ && RowDirect(k, p, n)) return p.Address(l_, k);
-    return buffer;
+  void* OutputAddress(int k, const Position& p, int64_t begin, int64_t n, char* buffer) const {
+    char* address = Contiguous(k, p, begin, n);
+    return address != nullptr && l_.storage[k] == l_.compute[k] && !stream_ ? address : buffer;
   }
 
-  void Store(int k, const Position& p, int64_t n, char* from, Buffer* stage) const {
-    if (stream_) return StreamCopy(p.Address(l_, k), from, n * l_.size[k]);
-    if (RowDirect(k, p, n)) return;
-    if (l_.storage[k] != l_.compute[k]) {
-      if (l_.strides[k][l_.rank - 1] == 1 && n <= p.Left(l_)) {
-        Convert(p.Address(l_, k), l_.storage[k], from, l_.compute[k], n);
-        return;
-      }
-      Convert(stage->bytes, l_.storage[k], from, l_.compute[k], n);
+  void Store(int k, const Position& p, int64_t begin, int64_t n, char* from, Buffer* stage) const {
+    char* address = Contiguous(k, p, begin, n);
+    const bool same = l_.storage[k] == l_.compute[k];
+    if (stream_) return StreamCopy(address, from, n * l_.size[k]);
+    if (address == from) return;
+    if (!same) {
+      Convert(address != nullptr ? address : stage->bytes, l_.storage[k], from, l_.compute[k], n);
+      if (address != nullptr) return;
       from = stage->bytes;
     }
-    Move(l_, k, p, n, from, false);
+    Move<false>(l_, k, p, n, from);
   }
 
   const ElementwiseKernel& kernel_;

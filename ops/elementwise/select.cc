@@ -9,9 +9,6 @@
 namespace anycann {
 namespace {
 
-struct Bytes16 {
-  uint64_t low, high;
-};
 
 template <class U>
 void SelectLoop(void* const* out, const void* const* in, int64_t n, const void*) {
