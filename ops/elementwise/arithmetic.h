@@ -150,20 +150,37 @@ inline T Pow(T a, T b) {
     return math::Pow(a, b);
 }
 
-// Larger and smaller of two; a NaN wins.
+// The remainder of float operands by way of double: a quotient below 2^29 has an exact product with b, and
+// the subtraction is exact as well. Hard() is true where that does not hold: larger quotients, zero divisors,
+// infinities and NaN.
+inline double TruncatedQuotient(float a, float b) {
+  return std::trunc(static_cast<double>(a) / static_cast<double>(b));
+}
+inline bool HardRemainder(float a, float b) {
+  return !((std::abs(TruncatedQuotient(a, b)) < 0x1p29) &
+           (std::abs(b) < std::numeric_limits<float>::infinity()));
+}
+inline float FastFmod(float a, float b) {
+  const double r = static_cast<double>(a) - TruncatedQuotient(a, b) * static_cast<double>(b);
+  return std::copysign(static_cast<float>(r), a);
+}
+// Larger and smaller of two; a NaN wins. As two selections: g++ 12 vectorises those, but not a condition with
+// "or".
 template <class T>
 inline T Max(T a, T b) {
+  const T larger = a > b ? a : b;
   if constexpr (std::is_floating_point_v<T>)
-    return a > b || a != a ? a : b;
+    return a != a ? a : larger;
   else
-    return a > b ? a : b;
+    return larger;
 }
 template <class T>
 inline T Min(T a, T b) {
+  const T smaller = a < b ? a : b;
   if constexpr (std::is_floating_point_v<T>)
-    return a < b || a != a ? a : b;
+    return a != a ? a : smaller;
   else
-    return a < b ? a : b;
+    return smaller;
 }
 
 // start + weight * (end - start), from whichever end is nearer: exact at both.

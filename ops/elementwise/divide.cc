@@ -11,37 +11,57 @@ namespace {
 
 enum class Rounding { kNone = 0, kTruncate = 1, kFloor = 2 };
 
-// The floor of a / b as Python defines it: from the remainder, so that it agrees with RemainderFloor. torch's
-// rules for zero divisors (a / b) and for results that round up to the next integer.
+// The floor of a / b as Python defines it: from the remainder `mod`, so that it agrees with FloorRemainder.
+// torch's rules for results that round up to the next integer. b is not zero.
+template <class T>
+T FloorFrom(T mod, T a, T b) {
+  const T exact = (a - mod) / b;
+  const T div = (mod != 0) & ((b < 0) != (mod < 0)) ? exact - 1 : exact;
+  const T floor = std::floor(div), next = floor + 1;
+  const T nearest = div - floor > T(0.5) ? next : floor;
+  const T zero = std::copysign(T(0), a / b);
+  return div == 0 ? zero : nearest;
+}
 template <class T>
 T FloorQuotient(T a, T b) {
-  if (b == 0) return a / b;
-  const T mod = std::fmod(a, b);
-  T div = (a - mod) / b;
-  if (mod != 0 && (b < 0) != (mod < 0)) div -= 1;
-  if (div == 0) return std::copysign(T(0), a / b);
-  const T floor = std::floor(div);
-  return div - floor > T(0.5) ? floor + 1 : floor;
+  return b == 0 ? a / b : FloorFrom(std::fmod(a, b), a, b);
+}
+
+template <class T, Rounding rounding>
+T QuotientOf(T a, T b) {
+  if constexpr (rounding == Rounding::kNone)
+    return arithmetic::Div(a, b);
+  else if constexpr (std::is_integral_v<T>)
+    return rounding == Rounding::kFloor ? arithmetic::DivFloor(a, b) : arithmetic::DivTruncated(a, b);
+  else if constexpr (rounding == Rounding::kTruncate)
+    return std::trunc(a / b);
+  else if constexpr (std::is_same_v<T, float>)
+    return FloorFrom(arithmetic::FastFmod(a, b), a, b);
+  else
+    return FloorQuotient(a, b);
 }
 
 template <class T, Rounding rounding>
 struct Quotient {
-  T operator()(T a, T b) const {
-    if constexpr (rounding == Rounding::kNone) {
-      return arithmetic::Div(a, b);
-    } else if constexpr (std::is_integral_v<T>) {
-      return rounding == Rounding::kFloor ? arithmetic::DivFloor(a, b) : arithmetic::DivTruncated(a, b);
-    } else if constexpr (rounding == Rounding::kTruncate) {
-      return std::trunc(a / b);
-    } else {
-      return FloorQuotient(a, b);
-    }
-  }
+  T operator()(T a, T b) const { return QuotientOf<T, rounding>(a, b); }
+};
+template <>
+struct Quotient<float, Rounding::kFloor> {
+  float operator()(float a, float b) const { return QuotientOf<float, Rounding::kFloor>(a, b); }
+  bool Hard(float a, float b) const { return arithmetic::HardRemainder(a, b); }
+  float Exact(float a, float b) const { return FloorQuotient(a, b); }
 };
 template <class T, Rounding rounding>
 struct QuotientByConstant {
   T divisor;
-  T operator()(T a) const { return Quotient<T, rounding>{}(a, divisor); }
+  T operator()(T a) const { return QuotientOf<T, rounding>(a, divisor); }
+};
+template <>
+struct QuotientByConstant<float, Rounding::kFloor> {
+  float divisor;
+  float operator()(float a) const { return QuotientOf<float, Rounding::kFloor>(a, divisor); }
+  bool Hard(float a) const { return arithmetic::HardRemainder(a, divisor); }
+  float Exact(float a) const { return FloorQuotient(a, divisor); }
 };
 
 template <Rounding rounding>
@@ -55,7 +75,9 @@ DType QuotientType(DType t) {
 }
 template <Rounding rounding>
 double CostOf(DType t) {
-  return rounding == Rounding::kFloor && IsFloating(t) ? 40 : IsInteger(t) ? 8 : 1;
+  return rounding == Rounding::kFloor && IsFloating(t) ? (t == DType::kDouble ? 100 : 8)
+         : IsInteger(t)                                ? 8
+                                                       : 1;
 }
 
 template <Rounding rounding>

@@ -70,6 +70,10 @@ bool VisitCompute(DType t, F&& f) {
   return false;
 }
 
+// The type in which a loop loads an element: bools as bytes, for g++ 12 does not vectorise loads of bool.
+template <class T>
+using Loaded = std::conditional_t<std::is_same_v<T, bool>, uint8_t, T>;
+
 // r[i] = f(p[i]...). A functor that is fast only for ordinary arguments has also bool Hard(In...) const, true
 // for the others, and R Exact(In...) const: pieces that hold a hard argument are computed by Exact.
 template <class F, class R, class... In>
@@ -132,9 +136,9 @@ ElementwiseKernel KernelOf(double cost) {
     const F f = *static_cast<const F*>(params);
     [&]<size_t... I>(std::index_sequence<I...>) {
       if constexpr (std::is_same_v<Result, std::array<R, 2>>)
-        MapLoop(f, static_cast<R*>(out[0]), static_cast<R*>(out[1]), n, static_cast<const In*>(in[I])...);
+        MapLoop(f, static_cast<R*>(out[0]), static_cast<R*>(out[1]), n, static_cast<const Loaded<In>*>(in[I])...);
       else
-        MapLoop(f, static_cast<R*>(out[0]), n, static_cast<const In*>(in[I])...);
+        MapLoop(f, static_cast<R*>(out[0]), n, static_cast<const Loaded<In>*>(in[I])...);
     }
     (std::index_sequence_for<In...>{});
   };

@@ -12,26 +12,26 @@ namespace {
 
 template <class U>
 void SelectLoop(void* const* out, const void* const* in, int64_t n, const void*) {
-  const bool* c = static_cast<const bool*>(in[0]);
+  const uint8_t* c = static_cast<const uint8_t*>(in[0]);  // bools; g++ 12 does not vectorise over those
   const U *a = static_cast<const U*>(in[1]), *b = static_cast<const U*>(in[2]);
   U* r = static_cast<U*>(out[0]);
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     const U x = a[i], y = b[i];
-    r[i] = c[i] ? x : y;
+    r[i] = c[i] != 0 ? x : y;
   }
 }
 // r = mask ? value : self, with the value in `params`.
 template <class U>
 void FillLoop(void* const* out, const void* const* in, int64_t n, const void* params) {
   const U value = *static_cast<const U*>(params);
-  const bool* c = static_cast<const bool*>(in[0]);
+  const uint8_t* c = static_cast<const uint8_t*>(in[0]);  // bools; g++ 12 does not vectorise over those
   const U* a = static_cast<const U*>(in[1]);
   U* r = static_cast<U*>(out[0]);
 #pragma GCC ivdep
   for (int64_t i = 0; i < n; ++i) {
     const U x = a[i];
-    r[i] = c[i] ? value : x;
+    r[i] = c[i] != 0 ? value : x;
   }
 }
 

@@ -60,12 +60,12 @@ ElementwiseKernel RandomKernelOf(double cost) {
   k.loop = [](void* const* out, const void* const* in, int64_t n, const void* params) {
     const Drawn& drawn = *static_cast<const Drawn*>(params);
     const F f = *static_cast<const F*>(drawn.f);
-    const V* v = static_cast<const V*>(drawn.values) + drawn.used;
+    const Loaded<V>* v = static_cast<const Loaded<V>*>(drawn.values) + drawn.used;
     drawn.used += n;
     R* r = static_cast<R*>(out[0]);
     [&]<size_t... I>(std::index_sequence<I...>) {
 #pragma GCC ivdep
-      for (int64_t i = 0; i < n; ++i) r[i] = f(v[i], static_cast<const In*>(in[I])[i]...);
+      for (int64_t i = 0; i < n; ++i) r[i] = f(v[i], static_cast<const Loaded<In>*>(in[I])[i]...);
     }
     (std::index_sequence_for<In...>{});
   };

@@ -1,5 +1,6 @@
 // Dropout. The mask has a bit per element in row-major order, the lowest bit of a byte first, set where the
 // element is kept; its bytes are rounded up to 128 elements.
+#include <bit>
 #include <cmath>
 #include <cstring>
 
@@ -18,31 +19,31 @@ namespace {
 constexpr int64_t kMaskAlign = 128;  // elements
 int64_t MaskBytes(int64_t n) { return (n + kMaskAlign - 1) / kMaskAlign * (kMaskAlign / 8); }
 
-// Bit i of the 64: words[i] < threshold, the threshold being the probability to keep times 2^32.
-uint64_t KeepBits(const uint32_t* words, uint64_t threshold) {
-  if (threshold > 0xffffffffu) return ~uint64_t{0};
+// Bit i of the 64: words[i] / 2 < threshold, the threshold being the probability to keep times 2^31.
+uint64_t KeepBits(const uint32_t* words, uint32_t threshold) {
 #if defined(__AVX512F__)
   const __m512i limit = _mm512_set1_epi32(static_cast<int>(threshold));
   uint64_t bits = 0;
-  for (int i = 0; i < 4; ++i)
-    bits |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(_mm512_loadu_si512(words + 16 * i), limit))
-            << (16 * i);
+  for (int i = 0; i < 4; ++i) {
+    const __m512i halves = _mm512_srli_epi32(_mm512_loadu_si512(words + 16 * i), 1);
+    bits |= static_cast<uint64_t>(_mm512_cmplt_epu32_mask(halves, limit)) << (16 * i);
+  }
   return bits;
 #else
   uint8_t bytes[8] = {};
   for (int bit = 0; bit < 8; ++bit)
     for (int byte = 0; byte < 8; ++byte)
-      bytes[byte] = static_cast<uint8_t>(bytes[byte] | (words[byte * 8 + bit] < threshold) << bit);
+      bytes[byte] = static_cast<uint8_t>(bytes[byte] | (words[byte * 8 + bit] >> 1 < threshold) << bit);
   uint64_t bits;
   std::memcpy(&bits, bytes, 8);
   return bits;
 #endif
 }
 
-uint64_t KeepThreshold(double drop) { return static_cast<uint64_t>(std::llround(std::ldexp(1 - drop, 32))); }
+uint32_t KeepThreshold(double drop) { return static_cast<uint32_t>(std::llround(std::ldexp(1 - drop, 31))); }
 
 // The bits of elements [first, first + n), n rounded up to a group, into the mask.
-void DrawMask(const Philox& philox, uint64_t threshold, int64_t first, int64_t n, uint8_t* mask) {
+void DrawMask(const Philox& philox, uint32_t threshold, int64_t first, int64_t n, uint8_t* mask) {
   uint32_t words[Philox::kGroup];
   for (int64_t i = first; i < first + n; i += Philox::kGroup) {
     philox.Group(static_cast<uint64_t>(i / Philox::kGroup), 0, words);
@@ -67,7 +68,11 @@ void UnpackMask(const uint8_t* mask, int64_t first, int64_t n, void* keep) {
 template <class T>
 struct Kept {
   T scale;
-  T operator()(bool keep, T x) const { return keep ? x * scale : T(0); }
+  T operator()(bool keep, T x) const {
+    // As bits: g++ 12 turns the selection of a float by a bool into a branch.
+    using Bits = std::conditional_t<sizeof(T) == 4, uint32_t, uint64_t>;
+    return std::bit_cast<T>(std::bit_cast<Bits>(x * scale) & (Bits(0) - Bits(keep)));
+  }
 };
 
 Status CheckProbability(const Call& call, const char* name, double p) {

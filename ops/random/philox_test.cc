@@ -10,9 +10,19 @@ namespace {
 
 using Words = std::array<uint32_t, 4>;
 
-Words Block(Words counter, uint32_t key0, uint32_t key1) {
-  Philox::Rounds(key0, key1, &counter[0], &counter[1], &counter[2], &counter[3]);
-  return counter;
+Words Block(const Words& counter, uint32_t key0, uint32_t key1) {
+  using Lanes = Philox::Lanes;
+  Lanes x[4];
+  for (int i = 0; i < 4; ++i) x[i] = Lanes::All(counter[static_cast<size_t>(i)]);
+  Philox::Rounds(key0, key1, &x[0], &x[1], &x[2], &x[3]);
+  Words result;
+  for (int i = 0; i < 4; ++i) {
+    uint32_t lanes[Lanes::kWidth];
+    x[i].Store(lanes);
+    for (const uint32_t lane : lanes) EXPECT_EQ(lane, lanes[0]);
+    result[static_cast<size_t>(i)] = lanes[0];
+  }
+  return result;
 }
 
 TEST(Philox, KnownAnswers) {

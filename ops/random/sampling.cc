@@ -28,21 +28,57 @@ void WordsFrom(const Philox& philox, int64_t first, int64_t n, uint32_t* words) 
 // One row of weights as doubles; false when it is not a distribution.
 bool LoadWeights(const TensorView& row, double* weights, int64_t n) {
   CopyCast(TensorView::Contiguous(weights, DType::kDouble, row.dims, row.rank), row);
-  double sum = 0;
-  for (int64_t i = 0; i < n; ++i) {
-    if (!(weights[i] >= 0) || std::isinf(weights[i])) return false;
-    sum += weights[i];
-  }
-  return sum > 0;
+  int bad = 0;
+  double largest = 0;
+  for (int64_t i = 0; i < n; ++i) bad |= !((weights[i] >= 0) & (weights[i] < HUGE_VAL));
+  for (int64_t i = 0; i < n; ++i) largest = weights[i] > largest ? weights[i] : largest;
+  return !bad && largest > 0;
 }
 
-// Inverse of the cumulative distribution, found by bisection.
+// Weights summed up to each class, in eight segments that are summed side by side: one running sum would wait
+// for every addition.
+class Cumulative {
+ public:
+  Cumulative(double* sums, int64_t n) : sums_(sums), length_((n + kSegments - 1) / kSegments) {
+    double running[kSegments] = {};
+    for (int64_t j = 0; j < length_; ++j)
+      for (int k = 0; k < kSegments; ++k)
+        if (k * length_ + j < n) running[k] = sums[k * length_ + j] += running[k];
+    for (int k = 0; k < kSegments; ++k) {
+      begin_[k] = std::min(n, k * length_);
+      end_[k] = std::min(n, (k + 1) * length_);
+      before_[k] = total_;
+      total_ += running[k];
+      if (running[k] > 0) last_ = k;
+    }
+  }
+  double total() const { return total_; }
+
+  // The class whose share of [0, total) holds u; never one of weight 0.
+  int64_t Find(double u) const {
+    int k = 0;
+    while (k < last_ && u >= before_[k + 1]) ++k;
+    const double* first = sums_ + begin_[k];
+    const double* end = sums_ + end_[k];
+    // Rounding may put u at the segment's very end: then it is the last class that counts.
+    const double* found = std::upper_bound(first, end, u - before_[k]);
+    if (found == end) found = std::lower_bound(first, end, end[-1]);
+    return found - sums_;
+  }
+
+ private:
+  static constexpr int kSegments = 8;
+  const double* sums_;
+  int64_t length_;
+  int64_t begin_[kSegments], end_[kSegments];
+  double before_[kSegments];
+  double total_ = 0;
+  int last_ = 0;
+};
+
 void SampleWithReplacement(const Philox& philox, int64_t row, double* weights, int64_t n, int64_t samples,
                            int64_t* out) {
-  std::partial_sum(weights, weights + n, weights);
-  const double total = weights[n - 1];
-  // Rounding must not select a class of weight 0 behind the last one that counts.
-  const int64_t last = std::lower_bound(weights, weights + n, total) - weights;
+  const Cumulative cumulative(weights, n);
   constexpr int64_t kPiece = 256;
   uint32_t words[2 * kPiece];
   for (int64_t start = 0; start < samples; start += kPiece) {
@@ -50,9 +86,7 @@ void SampleWithReplacement(const Philox& philox, int64_t row, double* weights, i
     WordsFrom(philox, 2 * (row * samples + start), 2 * m, words);
     for (int64_t i = 0; i < m; ++i) {
       const uint64_t bits = static_cast<uint64_t>(words[2 * i]) << 32 | words[2 * i + 1];
-      const double u = static_cast<double>(bits >> 11) * 0x1p-53 * total;
-      out[start + i] =
-          std::min(last, static_cast<int64_t>(std::upper_bound(weights, weights + n, u) - weights));
+      out[start + i] = cumulative.Find(static_cast<double>(bits >> 11) * 0x1p-53 * cumulative.total());
     }
   }
 }
