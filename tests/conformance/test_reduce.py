@@ -199,3 +199,17 @@ def test_bad_arguments():
         assert e.value.code == 161002
     with pytest.raises(aclnn.Failed, match="at least one value"):
         aclnn.call("Amax", torch.empty(0, 4), [0], False, torch.empty(4))
+
+
+@pytest.mark.parametrize("dtype", cases.REAL)
+@pytest.mark.parametrize("op,join", [("Sum", torch.add), ("MaxN", torch.maximum), ("MinN", torch.minimum)])
+def test_list_fold(op, join, dtype):
+    for layout in cases.LAYOUTS:
+        for count in (1, 2, 5):
+            xs = [cases.tensor(SHAPE, dtype, layout, seed=i) for i in range(count)]
+            e = cases.wide(xs[0])
+            for x in xs[1:]:
+                e = join(e, cases.wide(x))
+            out = cases.empty(SHAPE, dtype, layout)
+            aclnn.call(op, xs, out)
+            cases.compare(out, e)
