@@ -14,8 +14,7 @@ namespace anycann {
 enum class ScratchSlot : int {
   kShared = 0,  // of the thread that starts a parallel loop, read by all of its bodies
   kShared2,     // the same, of an operator that calls an engine which uses kShared
-  kImage,       // the same, of the convolutions: padded input, filter, offsets, gradient, sums
-  kFilter,
+  kImage,       // the same, of the convolutions: padded input, offsets, gradient, sums
   kTable,
   kGradient,
   kSums,

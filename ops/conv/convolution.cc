@@ -42,13 +42,19 @@ void SetBias(Correlation* c, const TensorView* bias) {
   c->bias_stride = bias->strides[0];
 }
 
-// A contiguous filter with the dimensions and strides of `view` (its elements cast to nothing else).
-const char* ContiguousFilter(const TensorView& view) {
-  if (view.contiguous()) return view.bytes();
-  void* copy = Scratch(ScratchSlot::kFilter, static_cast<size_t>(view.nbytes()));
-  if (copy == nullptr) return nullptr;
-  CopyCast(TensorView::Contiguous(copy, view.dtype, view.dims, view.rank), view);
-  return static_cast<const char*>(copy);
+// The filter of a correlation in a weight [a, b, kernel...]: `gathers` from b (forward), or from a.
+Filter FilterOf(const TensorView& weight, int axes, int64_t groups, bool gathers) {
+  Filter f;
+  f.data = weight.bytes();
+  f.dtype = weight.dtype;
+  f.group = weight.dims[0] / groups * weight.strides[0];
+  f.row = weight.strides[gathers ? 0 : 1];
+  f.channel = weight.strides[gathers ? 1 : 0];
+  for (int i = 0; i < axes; ++i) {
+    f.taps[kAxes - axes + i] = weight.dims[2 + i];
+    f.tap[kAxes - axes + i] = weight.strides[2 + i];
+  }
+  return f;
 }
 
 // Every output reads its neighbourhood: forward convolution, and the input gradient of a transposed one.
@@ -60,13 +66,12 @@ Status GatherConvolution(const ConvAttributes& a, const TensorView& in, const Te
   for (int i = 0; i < kAxes; ++i)
     c.axes[i] = c.cover[i] = {c.out.size[i], a.stride[i], Kernel(weight, a, i), -a.pad[i], a.dilation[i]};
   c.groups = a.groups;
-  c.filter = ContiguousFilter(weight);
-  if (c.filter == nullptr) return NoMemory("filter", weight);
-  c.filter_type = weight.dtype;
+  c.filter = FilterOf(weight, a.axes, a.groups, true);
   SetBias(&c, bias);
-  const bool done =
-      EachPiece(c.in, c.cover, CorrelationElement(in.dtype, weight.dtype),
-                [&](int64_t b, int64_t e, const Padded& padded) { return Correlate(c, b, e, padded); });
+  const bool done = EachPiece(
+      c.in, c.cover,
+      CorrelationElement(in.dtype, weight.dtype, IsDepthwise(c.in.channels, c.out.channels, a.groups)),
+      [&](int64_t b, int64_t e, const Padded& padded) { return Correlate(c, b, e, padded); });
   return done ? Status() : NoMemory("padded input", in);
 }
 
@@ -105,7 +110,8 @@ class ScatterConvolution {
   }
 
   bool Run() {
-    const DType element = CorrelationElement(in_.dtype, weight_.dtype);
+    const DType element =
+        CorrelationElement(in_.dtype, weight_.dtype, IsDepthwise(in_.channels, out_.channels, a_.groups));
     return EachPiece(in_, cover_, element, [&](int64_t b, int64_t e, const Padded& padded) {
       for (int64_t z = 0; z < a_.stride[0]; ++z)
         for (int64_t y = 0; y < a_.stride[1]; ++y)
@@ -152,34 +158,14 @@ class ScatterConvolution {
     }
     if (c.taps() == 0) return Constant(c.out, begin, end), true;
     c.groups = a_.groups;
-    c.filter = PhaseFilter(axis);
-    if (c.filter == nullptr) return false;
-    c.filter_type = weight_.dtype;
+    c.filter = FilterOf(weight_, a_.axes, a_.groups, false);
+    for (int i = 0; i < kAxes; ++i) {
+      c.filter.data += axis[i].tap * c.filter.tap[i] * SizeOf(weight_.dtype);
+      c.filter.tap[i] *= axis[i].tap_step;
+      c.filter.taps[i] = axis[i].taps.taps;
+    }
     SetBias(&c, bias_);
     return Correlate(c, begin, end, padded);
-  }
-
-  // [groups][out channels][in channels][taps of the phase], from [groups][in channels][out channels][kernel].
-  const char* PhaseFilter(const AxisPhase (&axis)[kAxes]) const {
-    TensorView v;
-    v.dtype = weight_.dtype;
-    v.rank = 6;
-    v.data = weight_.data;
-    const int64_t in_channels = in_.channels / a_.groups;
-    v.dims[0] = a_.groups;
-    v.strides[0] = in_channels * weight_.strides[0];
-    v.dims[1] = weight_.dims[1];
-    v.strides[1] = weight_.strides[1];
-    v.dims[2] = in_channels;
-    v.strides[2] = weight_.strides[0];
-    for (int i = 0; i < kAxes; ++i) {
-      const int d = i - (kAxes - a_.axes);
-      const int64_t stride = d < 0 ? 0 : weight_.strides[2 + d];
-      v.dims[3 + i] = axis[i].taps.taps;
-      v.strides[3 + i] = axis[i].tap_step * stride;
-      v.data = v.bytes() + axis[i].tap * stride * SizeOf(v.dtype);
-    }
-    return ContiguousFilter(v);
   }
 
   // Outputs that no tap reaches: the bias, or zero.

@@ -1,6 +1,6 @@
 #include "ops/conv/correlation.h"
 
-#include "ops/conv/correlation_problem.h"
+#include "ops/conv/depthwise.h"
 
 namespace anycann {
 namespace {
@@ -23,15 +23,21 @@ struct BFloat16Arithmetic {
 
 }  // namespace
 
-DType CorrelationElement(DType in, DType filter) {
+DType CorrelationElement(DType in, DType filter, bool depthwise) {
   if (in == DType::kDouble || filter == DType::kDouble) return DType::kDouble;
+  if (depthwise) return DType::kFloat;
   if (in == DType::kBFloat16 && filter == DType::kBFloat16 && HasBFloat16Dot()) return DType::kBFloat16;
   return DType::kFloat;
 }
 
 bool Correlate(const Correlation& c, int64_t begin, int64_t end, const Padded& padded) {
   const int64_t channels = c.in.channels / c.groups;
-  switch (CorrelationElement(c.in.dtype, c.filter_type)) {
+  const bool depthwise = IsDepthwise(c.in.channels, c.out.channels, c.groups);
+  const DType element = CorrelationElement(c.in.dtype, c.filter.dtype, depthwise);
+  if (depthwise)
+    return element == DType::kDouble ? RunDepthwise<DoubleArithmetic>(c, begin, end, padded)
+                                     : RunDepthwise<FloatArithmetic>(c, begin, end, padded);
+  switch (element) {
     case DType::kDouble:
       return RunGroups<CorrelationProblem<DoubleArithmetic>>(c, c.groups, begin, end, channels, padded,
                                                              false);
@@ -45,6 +51,9 @@ bool Correlate(const Correlation& c, int64_t begin, int64_t end, const Padded& p
 
 bool AddFilterGradient(const FilterGradient& f, int64_t begin, int64_t end, const Padded& padded) {
   const int64_t channels = f.in.channels / f.groups;
+  if (IsDepthwise(f.in.channels, f.grad.channels, f.groups))
+    return f.element == DType::kDouble ? AddDepthwiseGradient<DoubleArithmetic>(f, begin, end, padded)
+                                       : AddDepthwiseGradient<FloatArithmetic>(f, begin, end, padded);
   if (f.element == DType::kDouble)
     return RunGroups<FilterGradientProblem<DoubleArithmetic>>(f, f.groups, begin, end, channels, padded,
                                                               true);

@@ -12,14 +12,36 @@
 
 namespace anycann {
 
+// A filter [groups][out channels][in channels][taps], where it lies. Strides in elements.
+struct Filter {
+  const char* data = nullptr;
+  DType dtype = DType::kUndefined;
+  int64_t group = 0, row = 0, channel = 0;  // row: of out channels
+  int64_t taps[kAxes] = {1, 1, 1}, tap[kAxes] = {0, 0, 0};
+
+  // Whether (channel, tap) pairs follow each other.
+  bool Flat(int64_t count) const {
+    return channel == count && (taps[2] == 1 || tap[2] == 1) && (taps[1] == 1 || tap[1] == taps[2]) &&
+           (taps[0] == 1 || tap[0] == taps[1] * taps[2]);
+  }
+  // Of the pair number u.
+  int64_t Offset(int64_t u) const {
+    int64_t offset = 0;
+    for (int i = kAxes - 1; i >= 0; --i) {
+      offset += u % taps[i] * tap[i];
+      u /= taps[i];
+    }
+    return offset + u * channel;
+  }
+};
+
 struct Correlation {
   Image in;
   Image out;  // size: the grid; may be strided
   AxisTaps axes[kAxes];
   AxisTaps cover[kAxes];  // what the padded input must hold: `axes`, or the union of several phases'
   int64_t groups = 1;
-  const char* filter = nullptr;  // [out.channels][in.channels / groups][taps], contiguous
-  DType filter_type = DType::kUndefined;
+  Filter filter;
   const char* bias = nullptr;  // [out.channels] or none
   DType bias_type = DType::kUndefined;
   int64_t bias_stride = 1;
@@ -28,8 +50,13 @@ struct Correlation {
   int64_t depth() const { return in.channels / groups * taps(); }
 };
 
+// Convolutions whose channels don't meet are computed directly (depthwise.h).
+inline bool IsDepthwise(int64_t in_channels, int64_t out_channels, int64_t groups) {
+  return in_channels == groups && out_channels <= 2 * groups;
+}
+
 // The type of the padded input for operands of these types.
-DType CorrelationElement(DType in, DType filter);
+DType CorrelationElement(DType in, DType filter, bool depthwise);
 
 // Images [begin, end): `padded` holds them. In parallel; false when memory is exhausted.
 bool Correlate(const Correlation& c, int64_t begin, int64_t end, const Padded& padded);

@@ -25,7 +25,9 @@ class CorrelationProblem {
         units(kPairs ? (c.depth() + 1) / 2 : c.depth()),
         depth_(c.depth()),
         patches_(patches) {
-    filter_ = {c.filter + group * m * depth_ * SizeOf(c.filter_type), c.filter_type, depth_, 1};
+    filter_ = c.filter;
+    filter_.data += group * c.filter.group * SizeOf(filter_.dtype);
+    taps_ = c.taps();
     source_ = reinterpret_cast<const Storage*>(patches.data()) +
               group * (c.in.channels / c.groups) * padded.channel_stride;
     const Image& out = c.out;
@@ -48,29 +50,54 @@ class CorrelationProblem {
   }
 
   void PackLeft(Element* to, int64_t first, int lines, int64_t u0, int64_t u1) const {
-    Lines l = filter_.Skip(first);
-    if constexpr (kPairs) {
-      l.data += 2 * u0 * SizeOf(l.dtype);
-      PackPairs(to, lines, l, lines, std::min(depth_, 2 * u1) - 2 * u0);
-    } else {
-      l.data += u0 * SizeOf(l.dtype);
-      Pack(to, lines, l, lines, u1 - u0);
+    const char* data = filter_.data + first * filter_.row * SizeOf(filter_.dtype);
+    constexpr int64_t kElements = kPairs ? 2 : 1;  // of a unit
+    const int64_t begin = kElements * u0, end = std::min(depth_, kElements * u1);
+    if (filter_.Flat(taps_)) {
+      const Lines l{data + begin * SizeOf(filter_.dtype), filter_.dtype, filter_.row, 1};
+      if constexpr (kPairs)
+        PackPairs(to, lines, l, lines, end - begin);
+      else
+        Pack(to, lines, l, lines, end - begin);
+      return;
+    }
+    if (taps_ == 1 && !kPairs) {
+      const Lines l{data + begin * filter_.channel * SizeOf(filter_.dtype), filter_.dtype, filter_.row,
+                    filter_.channel};
+      if constexpr (!kPairs) Pack(to, lines, l, lines, end - begin);
+      return;
+    }
+    switch (filter_.dtype) {
+      case DType::kFloat:
+        return GatherFilter<float>(to, data, lines, begin, end);
+      case DType::kFloat16:
+        return GatherFilter<Half>(to, data, lines, begin, end);
+      case DType::kBFloat16:
+        return GatherFilter<BFloat16>(to, data, lines, begin, end);
+      default:
+        return GatherFilter<double>(to, data, lines, begin, end);
     }
   }
 
   void PackRight(Element* to, int padded, int64_t first, int lines, int64_t u0, int64_t u1) const {
+    if (u0 == u1) return;
+    Chunk chunks[kMostChunks];
+    int count = 0;
     patches_.EachRun(first, lines, [&](int64_t lane, int64_t at, int64_t run) {
-      if constexpr (kPairs)
-        GatherPairRun(to + lane, padded, source_ + at, patches_.offsets(), u0, u1, depth_, run);
-      else
-        GatherRun(to + lane, padded, source_ + at, patches_.offsets(), u0, u1, run);
+      for (int64_t i = 0; i < run; i += 16)
+        chunks[count++] = {lane + i, at + i, static_cast<int>(std::min<int64_t>(16, run - i))};
     });
+    if constexpr (kPairs)
+      GatherPairPanel(to, padded, source_, patches_.offsets(), u0, u1, depth_, chunks, count);
+    else
+      GatherPanel(to, padded, source_, patches_.offsets(), u0, u1, chunks, count);
     if (lines < padded)
       for (int64_t u = 0; u < u1 - u0; ++u)
         std::fill(to + u * padded + lines, to + (u + 1) * padded, Element());
   }
 
   Accumulator* Direct(int64_t*) const { return nullptr; }
+  const Storage* source() const { return source_; }
 
   void Store(const Accumulator* acc, int64_t ld, int64_t row, int64_t rows, int64_t column,
              int64_t columns) const {
@@ -94,8 +121,28 @@ class CorrelationProblem {
 
  private:
   const int64_t depth_;
+  // Elements [begin, end) of the depth, one (channel, tap) pair after the other.
+  template <class From>
+  void GatherFilter(Element* to, const char* data, int lines, int64_t begin, int64_t end) const {
+    const From* from = reinterpret_cast<const From*>(data);
+    const int64_t row = filter_.row;
+    for (int64_t u = begin; u < end; ++u) {
+      const From* p = from + filter_.Offset(u);
+      if constexpr (!kPairs) {
+        for (int r = 0; r < lines; ++r) to[r] = static_cast<Element>(p[r * row]);
+        to += lines;
+      } else if constexpr (std::is_same_v<From, BFloat16>) {
+        const bool low = (u - begin) % 2 == 0;
+        for (int r = 0; r < lines; ++r)
+          to[r] = low ? p[r * row].bits : to[r] | static_cast<uint32_t>(p[r * row].bits) << 16;
+        if (!low) to += lines;
+      }
+    }
+  }
+
   const Patches& patches_;
-  Lines filter_;
+  Filter filter_;
+  int64_t taps_;
   const Storage* source_;
   const Image* out_;
   int64_t run_;

@@ -1,5 +1,9 @@
 #include "ops/conv/image.h"
 
+#if defined(__AVX512BW__)
+#include <immintrin.h>
+#endif
+
 #include <algorithm>
 #include <cstring>
 
@@ -35,19 +39,22 @@ bool Serves(const Image& in, const AxisTaps (&axes)[kAxes], DType element) {
          Inside(in, axes);
 }
 
-// Copies rows of `n` elements. What counts is the many short rows of small images.
-void CopyRow(char* to, DType to_type, const char* from, DType from_type, int64_t stride, int64_t n) {
-  if (to_type == from_type && stride == 1) {
-    const int64_t bytes = n * SizeOf(to_type);
-    if (bytes >= 64) {
-      std::memcpy(to, from, static_cast<size_t>(bytes));
-    } else {
-      int64_t i = 0;
-      for (; i + 8 <= bytes; i += 8) std::memcpy(to + i, from + i, 8);
-      for (; i + 2 <= bytes; i += 2) std::memcpy(to + i, from + i, 2);
-    }
-    return;
+// Copies a short run as it is: what counts is the many rows of small images.
+inline void CopyRun(char* to, const char* from, int64_t bytes) {
+#if defined(__AVX512BW__)
+  for (int64_t i = 0; i < bytes; i += 64) {
+    const __mmask64 mask = bytes - i >= 64 ? ~__mmask64{0} : (__mmask64{1} << (bytes - i)) - 1;
+    _mm512_mask_storeu_epi8(to + i, mask, _mm512_maskz_loadu_epi8(mask, from + i));
   }
+#else
+  int64_t i = 0;
+  for (; i + 8 <= bytes; i += 8) std::memcpy(to + i, from + i, 8);
+  for (; i + 2 <= bytes; i += 2) std::memcpy(to + i, from + i, 2);
+#endif
+}
+
+// Copies a run of `n` elements that lie `stride` apart, to another type.
+void ConvertRun(char* to, DType to_type, const char* from, DType from_type, int64_t stride, int64_t n) {
   alignas(64) char packed[256 * 8];
   for (int64_t i = 0; i < n; i += 256) {
     const int64_t m = std::min<int64_t>(256, n - i);
@@ -60,28 +67,41 @@ void CopyRow(char* to, DType to_type, const char* from, DType from_type, int64_t
   }
 }
 
+// Points of an axis whose positions first + i * step, i in [begin, end), lie inside the image.
+struct Inner {
+  int64_t begin, end;
+};
+Inner InnerPoints(int64_t first, int64_t step, int64_t size, int64_t extent) {
+  const int64_t begin = first >= 0 ? 0 : (-first + step - 1) / step;
+  return {begin, std::min(extent, first < size ? (size - first + step - 1) / step : 0)};
+}
+
 // One channel of one image. `to` has been zeroed.
 void CopyChannel(const Image& in, const char* from, const AxisTaps (&axes)[kAxes], const Copy& c,
                  DType element, char* to) {
   const int64_t from_size = SizeOf(in.dtype), to_size = SizeOf(element);
   const AxisTaps& w = axes[2];
-  for (int64_t d = 0; d < c.extent[0]; ++d) {
-    const int64_t z = d + axes[0].First();
-    if (z < 0 || z >= in.size[0] || (axes[0].taps == 1 && d % axes[0].step != 0)) continue;
-    for (int64_t h = 0; h < c.extent[1]; ++h) {
-      const int64_t y = h + axes[1].First();
-      if (y < 0 || y >= in.size[1] || (axes[1].taps == 1 && h % axes[1].step != 0)) continue;
-      const char* row = from + (z * in.stride[0] + y * in.stride[1]) * from_size;
-      for (int64_t p = 0; p < c.phases; ++p) {
-        // Positions x = first + p + i * step for i in [begin, end) lie inside the image.
-        const int64_t first = w.First() + p;
-        const int64_t begin = first >= 0 ? 0 : (-first + w.step - 1) / w.step;
-        const int64_t end =
-            std::min(c.extent[2], first < in.size[2] ? (in.size[2] - first + w.step - 1) / w.step : 0);
-        if (begin >= end) continue;
-        char* target = to + (((d * c.extent[1] + h) * c.phases + p) * c.extent[2] + begin) * to_size;
-        CopyRow(target, element, row + (first + begin * w.step) * in.stride[2] * from_size, in.dtype,
-                in.stride[2] * w.step, end - begin);
+  const Inner z = InnerPoints(axes[0].First(), 1, in.size[0], c.extent[0]);
+  const Inner y = InnerPoints(axes[1].First(), 1, in.size[1], c.extent[1]);
+  const int64_t row_bytes = c.phases * c.extent[2] * to_size;
+  const int64_t stride = in.stride[2] * w.step;
+  const bool plain = element == in.dtype && stride == 1;
+  // Rows between the ones that a single tap reads aren't needed.
+  const int64_t z_step = axes[0].taps == 1 ? axes[0].step : 1, y_step = axes[1].taps == 1 ? axes[1].step : 1;
+  for (int64_t p = 0; p < c.phases; ++p) {
+    const Inner x = InnerPoints(w.First() + p, w.step, in.size[2], c.extent[2]);
+    if (x.begin >= x.end) continue;
+    const char* column = from + (w.First() + p + x.begin * w.step) * in.stride[2] * from_size;
+    char* target = to + (p * c.extent[2] + x.begin) * to_size;
+    for (int64_t d = (z.begin + z_step - 1) / z_step * z_step; d < z.end; d += z_step) {
+      const char* plane = column + (d + axes[0].First()) * in.stride[0] * from_size;
+      for (int64_t h = (y.begin + y_step - 1) / y_step * y_step; h < y.end; h += y_step) {
+        const char* source = plane + (h + axes[1].First()) * in.stride[1] * from_size;
+        char* row = target + (d * c.extent[1] + h) * row_bytes;
+        if (plain)
+          CopyRun(row, source, (x.end - x.begin) * to_size);
+        else
+          ConvertRun(row, element, source, in.dtype, stride, x.end - x.begin);
       }
     }
   }

@@ -88,48 +88,72 @@ inline int64_t* MakeOffsets(const Padded& padded, const AxisTaps (&axes)[kAxes],
   return table;
 }
 
-// to[(u - u0) * padded + i] = source[offsets[u] + i] for a run of consecutive points i.
+// A piece of a panel's row: up to 16 neighbouring points, consecutive in memory.
+struct Chunk {
+  int64_t lane, at;  // of the panel's row, and element of the padded image
+  int count;
+};
+inline constexpr int kMostChunks = 64;
+
+// Panel rows: to[(u - u0) * padded + lane + i] = source[at + offsets[u] + i] for every chunk. Chunks are in
+// rising order of lanes and cover the row but for its padding.
 template <class T>
-inline void GatherRun(T* to, int padded, const T* source, const int64_t* offsets, int64_t u0, int64_t u1,
-                      int64_t run) {
+void GatherPanel(T* to, int padded, const T* source, const int64_t* offsets, int64_t u0, int64_t u1,
+                 const Chunk* chunks, int count) {
 #if defined(__AVX512F__)
   if constexpr (sizeof(T) == 4) {
-    for (int64_t r = 0; r < run; r += 16) {
-      const __mmask16 mask = run - r >= 16 ? 0xffff : static_cast<__mmask16>((1u << (run - r)) - 1);
-      T* p = to + r;
-      const T* s = source + r;
-#pragma GCC unroll 4
-      for (int64_t u = u0; u < u1; ++u, p += padded)
-        _mm512_mask_storeu_ps(p, mask, _mm512_maskz_loadu_ps(mask, s + offsets[u]));
+    // Whole vectors are stored: what one writes too much, the next chunk or row overwrites; the last row is
+    // exact.
+    const T* base[kMostChunks];
+    __mmask16 mask[kMostChunks];
+    for (int c = 0; c < count; ++c) {
+      base[c] = source + chunks[c].at;
+      mask[c] = static_cast<__mmask16>((1u << chunks[c].count) - 1);
     }
+    for (int64_t u = u0; u < u1 - 1; ++u, to += padded) {
+      const int64_t offset = offsets[u];
+      for (int c = 0; c < count; ++c)
+        _mm512_storeu_ps(to + chunks[c].lane, _mm512_maskz_loadu_ps(mask[c], base[c] + offset));
+    }
+    for (int c = 0; c < count; ++c)
+      _mm512_mask_storeu_ps(to + chunks[c].lane, mask[c],
+                            _mm512_maskz_loadu_ps(mask[c], base[c] + offsets[u1 - 1]));
     return;
   }
 #endif
   for (int64_t u = u0; u < u1; ++u, to += padded) {
-    const T* s = source + offsets[u];
-    for (int64_t i = 0; i < run; ++i) to[i] = s[i];
+    for (int c = 0; c < count; ++c) {
+      const T* s = source + chunks[c].at + offsets[u];
+      for (int i = 0; i < chunks[c].count; ++i) to[chunks[c].lane + i] = s[i];
+    }
   }
 }
 
 // The same with pairs of units of 2-byte elements; `end` is the number of elements, which may be odd.
-inline void GatherPairRun(uint32_t* to, int padded, const uint16_t* source, const int64_t* offsets,
-                          int64_t u0, int64_t u1, int64_t end, int64_t run) {
+inline void GatherPairPanel(uint32_t* to, int padded, const uint16_t* source, const int64_t* offsets,
+                            int64_t u0, int64_t u1, int64_t end, const Chunk* chunks, int count) {
   for (int64_t u = u0; u < u1; ++u, to += padded) {
     const uint16_t* low = source + offsets[2 * u];
     const uint16_t* high = source + offsets[2 * u + 1];
     const uint32_t keep = 2 * u + 1 < end ? 0xffff0000u : 0;
+    for (int c = 0; c < count; ++c) {
+      uint32_t* p = to + chunks[c].lane;
 #if defined(__AVX512BW__) && defined(__AVX512VL__)
-    for (int64_t r = 0; r < run; r += 16) {
-      const __mmask16 mask = run - r >= 16 ? 0xffff : static_cast<__mmask16>((1u << (run - r)) - 1);
-      const __m512i l = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, low + r));
+      const __mmask16 mask = static_cast<__mmask16>((1u << chunks[c].count) - 1);
+      const __m512i l = _mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, low + chunks[c].at));
       const __m512i h =
-          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, high + r)), 16);
+          _mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_maskz_loadu_epi16(mask, high + chunks[c].at)), 16);
       const __m512i pair = _mm512_or_si512(l, _mm512_and_si512(h, _mm512_set1_epi32(static_cast<int>(keep))));
-      _mm512_mask_storeu_epi32(to + r, mask, pair);
-    }
+      if (u + 1 < u1)
+        _mm512_storeu_si512(p, pair);
+      else
+        _mm512_mask_storeu_epi32(p, mask, pair);
 #else
-    for (int64_t i = 0; i < run; ++i) to[i] = low[i] | ((static_cast<uint32_t>(high[i]) << 16) & keep);
+      const uint16_t* l = low + chunks[c].at;
+      const uint16_t* h = high + chunks[c].at;
+      for (int i = 0; i < chunks[c].count; ++i) p[i] = l[i] | ((static_cast<uint32_t>(h[i]) << 16) & keep);
 #endif
+    }
   }
 }
 
