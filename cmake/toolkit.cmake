@@ -6,8 +6,9 @@
 #   set_env.sh  environment for programs that weren't started by `anycann run`
 # `cmake --install` copies the tree.
 
-# What clients are told the CANN version is: torch_npu picks signatures by it (8.5.0 or later, abi/corrections.tsv).
-set(ANYCANN_CANN_VERSION 8.5.0)
+# What clients are told the CANN version is: torch_npu picks signatures by it (8.5.0 or later, abi/corrections.tsv),
+# and from 9.0.0 on it takes aclnnNorm for every order instead of a legacy operator.
+set(ANYCANN_CANN_VERSION 9.0.0)
 
 set(toolkit_files "")
 function(anycann_toolkit_file template place)

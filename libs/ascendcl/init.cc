@@ -20,8 +20,8 @@ using namespace anycann;
 namespace {
 
 // The CANN release whose interfaces are offered; clients choose their code paths by it.
-constexpr const char* kCannVersion = "8.5.0";
-constexpr int32_t kCannVersionNumber = 80500000;
+constexpr const char* kCannVersion = "9.0.0";
+constexpr int32_t kCannVersionNumber = 90000000;
 
 template <class Function>
 struct Callback {
@@ -200,8 +200,8 @@ aclError aclsysGetCANNVersion(aclCANNPackageName name, aclCANNPackageVersion* ve
         Error(kInvalidParam, "aclsysGetCANNVersion: package {} is not known", static_cast<int>(name)));
   std::memset(version, 0, sizeof(*version));
   std::snprintf(version->version, sizeof(version->version), "%s", kCannVersion);
-  std::snprintf(version->majorVersion, sizeof(version->majorVersion), "8");
-  std::snprintf(version->minorVersion, sizeof(version->minorVersion), "5");
+  std::snprintf(version->majorVersion, sizeof(version->majorVersion), "9");
+  std::snprintf(version->minorVersion, sizeof(version->minorVersion), "0");
   std::snprintf(version->releaseVersion, sizeof(version->releaseVersion), "0");
   return 0;
 }
