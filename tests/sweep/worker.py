@@ -126,8 +126,17 @@ def describe(x):
     return str(x)[:60]
 
 
-def compare(expected, actual, metadata_only):
-    """None, or what differs. Values of the device are compared in its own types."""
+def largest(x):
+    """The largest finite size of a tensor's elements."""
+    if x.layout != torch.strided or not (x.is_floating_point() or x.is_complex()) or not x.numel():
+        return 0.0
+    finite = x.detach()[torch.isfinite(x.detach())].abs()
+    return finite.max().item() if finite.numel() else 0.0
+
+
+def compare(expected, actual, metadata_only, inputs):
+    """None, or what differs. Tolerances are relative to the largest of the expected values and the inputs: a result that
+    cancels is as wrong as what it was made of."""
     left, right = pytree.tree_leaves(expected), pytree.tree_leaves(actual)
     if len(left) != len(right):
         return f"{len(right)} results instead of {len(left)}"
@@ -143,10 +152,7 @@ def compare(expected, actual, metadata_only):
             if metadata_only:
                 continue
             rtol, atol = TOLERANCE.get(a.dtype, (0, 0))
-            scale = 1.0
-            if a.dtype in TOLERANCE and a.layout == torch.strided and a.numel():
-                finite = a.detach()[torch.isfinite(a.detach())].abs()
-                scale = max(1.0, finite.max().item()) if finite.numel() else 1.0
+            scale = max(1.0, largest(a), *map(largest, tensors(inputs)))
             torch.testing.assert_close(b, a.detach(), rtol=rtol, atol=atol * scale, equal_nan=True, check_stride=False)
         elif isinstance(a, (int, float, complex, bool)) and not metadata_only:
             torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6, equal_nan=True)
@@ -194,7 +200,7 @@ def sweep_entry(op, dtype, backward, count):
                 torch.npu.synchronize()
             if not backward and op.name in DECOMPOSITIONS:
                 expected, actual = invariant(expected), invariant(actual)
-            difference = compare(expected, actual, metadata_only)
+            difference = compare(expected, actual, metadata_only, again)
         except AssertionError as e:
             difference = str(e)
         except Exception as e:  # noqa: BLE001
