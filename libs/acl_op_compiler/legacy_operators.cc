@@ -1,9 +1,10 @@
-// Operators by name (aclop). None is implemented: clients fall back to this interface silently when an aclnn
-// operator is missing, so an unknown type must answer an error that names it.
+// Operators by name (aclop). Clients fall back to this interface silently when an aclnn operator is missing, so
+// an unknown type must answer an error that names it.
 #include <string>
 
 #include "acl/acl_op_compiler.h"
 #include "base/error.h"
+#include "ops/aclop/execute.h"
 
 namespace {
 
@@ -19,17 +20,21 @@ aclError Unknown(const char* function, const char* type) {
 
 }  // namespace
 
-aclError aclopCompileAndExecute(const char* opType, int, const aclTensorDesc* const[],
-                                const aclDataBuffer* const[], int, const aclTensorDesc* const[],
-                                aclDataBuffer* const[], const aclopAttr*, aclopEngineType, aclopCompileType,
-                                const char*, aclrtStream) {
-  return Unknown("aclopCompileAndExecute", opType);
+aclError aclopCompileAndExecute(const char* opType, int numInputs, const aclTensorDesc* const inputDesc[],
+                                const aclDataBuffer* const inputs[], int numOutputs,
+                                const aclTensorDesc* const outputDesc[], aclDataBuffer* const outputs[],
+                                const aclopAttr* attr, aclopEngineType, aclopCompileType, const char*,
+                                aclrtStream stream) {
+  if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecute", opType);
+  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream);
 }
 
-aclError aclopCompileAndExecuteV2(const char* opType, int, aclTensorDesc*[], aclDataBuffer*[], int,
-                                  aclTensorDesc*[], aclDataBuffer*[], aclopAttr*, aclopEngineType,
-                                  aclopCompileType, const char*, aclrtStream) {
-  return Unknown("aclopCompileAndExecuteV2", opType);
+aclError aclopCompileAndExecuteV2(const char* opType, int numInputs, aclTensorDesc* inputDesc[],
+                                  aclDataBuffer* inputs[], int numOutputs, aclTensorDesc* outputDesc[],
+                                  aclDataBuffer* outputs[], aclopAttr* attr, aclopEngineType, aclopCompileType,
+                                  const char*, aclrtStream stream) {
+  if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecuteV2", opType);
+  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream);
 }
 
 aclError aclopCompile(const char* opType, int, const aclTensorDesc* const[], int,
