@@ -88,9 +88,9 @@ struct Spacing {
   }
 };
 Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
-                   const aclTensor* out, Spacing* s) {
+                   const aclTensor* out, const char* name, Spacing* s) {
   if (steps < 0) return call.Invalid("steps is {}, expected no negative number", steps);
-  RETURN_IF_ERROR(call.RequireShape(out, "out", &steps, 1));
+  RETURN_IF_ERROR(call.RequireShape(out, name, &steps, 1));
   double from = start->value.ToDouble(), to = end->value.ToDouble();
   const bool single = IsInteger(out->view.dtype);
   if (single) from = std::trunc(from), to = std::trunc(to);
@@ -117,7 +117,7 @@ Status aclnn::Range(Call& call, const aclScalar* start, const aclScalar* end, co
 Status aclnn::Linspace(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
                        aclTensor* out) {
   Spacing s;
-  RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, out, &s));
+  RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, out, "out", &s));
   if (IsComplex(out->view.dtype)) {
     const Complex128 a = start->value.ToComplex(), b = end->value.ToComplex();
     const Complex128 step = steps > 1 ? (b - a) / static_cast<double>(steps - 1) : 0;
@@ -135,7 +135,7 @@ Status aclnn::Linspace(Call& call, const aclScalar* start, const aclScalar* end,
 Status aclnn::LogSpace(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps, double base,
                        const aclTensor* result) {
   Spacing s;
-  RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, result, &s));
+  RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, result, "result", &s));
   return LaunchSequence<kRealTypes>(call, result,
                                     [=](auto) { return [=](int64_t i) { return std::pow(base, s(i)); }; });
 }
