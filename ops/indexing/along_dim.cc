@@ -72,11 +72,12 @@ struct LineScatter {
   // `choose`. False after a bad index.
   bool operator()(T* tensor, int64_t index, const T* src, int64_t n, bool choose, int64_t low,
                   int64_t high) const {
-    int64_t position[kBlock];
+    int64_t buffer[kBlock];
     int32_t chosen[kBlock];
     for (int64_t i = 0; i < n; i += kBlock) {
       const int64_t m = std::min(kBlock, n - i);
-      if (!reader.Read(index + i, m, position)) return false;
+      const int64_t* position = reader.Read(index + i, m, buffer);
+      if (position == nullptr) return false;
       T* to = tensor + i * lines.line_tensor;
       const T* from = src + i * lines.line_other;
       const auto put = [&](int64_t k) {
@@ -84,7 +85,11 @@ struct LineScatter {
         target = combine(target, from[k * lines.line_other]);
       };
       if (!choose) {
-        for (int64_t k = 0; k < m; ++k) put(k);
+        if (lines.line_tensor == 0 && lines.line_other == 1) {
+          for (int64_t k = 0; k < m; ++k) to[position[k]] = combine(to[position[k]], from[k]);
+        } else {
+          for (int64_t k = 0; k < m; ++k) put(k);
+        }
         continue;
       }
       const int64_t count = Choose(position, m, low, high, chosen);
@@ -217,14 +222,15 @@ Status GatherAlong(const char* op, const TensorView& self, int dim, const Tensor
     const int64_t cut = std::max<int64_t>(1, (lines.line + kBlock - 1) / kBlock),
                   width = (lines.line + cut - 1) / cut;
     ParallelFor(count * cut, std::max<int64_t>(1, 16384 / width), [&](int64_t begin, int64_t end) {
-      int64_t position[kBlock];
+      int64_t buffer[kBlock];
       Walk<3> walk = lines.outer;
       walk.Seek(begin / (lines.along * cut));
       for (int64_t k = begin; k < end; ++k) {
         const int64_t from = k % cut * width, j = k / cut % lines.along,
                       n = std::min(width, lines.line - from);
         if (n > 0) {
-          if (!reader.Read(walk.offset[0] + j * lines.along_index + from, n, position)) return;
+          const int64_t* position = reader.Read(walk.offset[0] + j * lines.along_index + from, n, buffer);
+          if (position == nullptr) return;
           GatherLine(self.ptr<const T>() + walk.offset[1] + from * lines.line_tensor, position, n,
                      lines.line_tensor,
                      out.ptr<T>() + walk.offset[2] + j * lines.along_other + from * lines.line_other,

@@ -31,6 +31,20 @@ std::vector<int64_t> BlockStarts(const uint8_t* mask, int64_t n) {
   return starts;
 }
 
+constexpr int64_t kPart = 1024;
+
+// Appends the positions in [begin, end) that are set, at most kPart of them, without a branch for each.
+int64_t* AppendSet(const uint8_t* mask, int64_t begin, int64_t end, int64_t* out) {
+  int64_t part[kPart + 1];
+  int64_t count = 0;
+  for (int64_t i = begin; i < end; ++i) {
+    part[count] = i;
+    count += mask[i] != 0;
+  }
+  std::copy(part, part + count, out);
+  return out + count;
+}
+
 template <class T>
 void SelectBlock(const T* values, const uint8_t* mask, int64_t n, T* out) {
   for (int64_t i = 0; i < n; ++i)
@@ -65,16 +79,28 @@ Status RequireMask(Call& call, const aclTensor* mask) {
   return call.Invalid("mask has type {}, expected bool", Name(mask->view.dtype));
 }
 
-// Where the coordinates of a non-zero element go: [count, rank], or [rank, count] when `columns`.
+// Where the coordinates of a non-zero element go: [count, rank], or [rank, count] when `columns`. Positions
+// ascend, so most differ from the one before in the last coordinate only.
 void StoreCoordinates(const int64_t* linear, int64_t count, const TensorView& v, bool columns, int64_t* out) {
+  if (v.rank == 0) return;
+  const int last = v.rank - 1;
+  const int64_t width = v.dims[last], step = columns ? count : 1;
   ParallelFor(count, 8192, [&](int64_t begin, int64_t end) {
+    int64_t at[kMaxRank] = {}, row_start = 0;
+    bool known = false;
     for (int64_t i = begin; i < end; ++i) {
-      int64_t rest = linear[i];
-      for (int d = v.rank - 1; d >= 0; --d) {
-        const int64_t next = d == 0 ? 0 : rest / v.dims[d];
-        out[columns ? d * count + i : i * v.rank + d] = rest - next * v.dims[d];
-        rest = next;
+      if (!known || linear[i] - row_start >= width) {
+        int64_t rest = linear[i] / width;
+        row_start = rest * width;
+        known = true;
+        for (int d = last - 1; d >= 0; --d) {
+          at[d] = d == 0 ? rest : rest % v.dims[d];
+          rest /= v.dims[d];
+        }
       }
+      at[last] = linear[i] - row_start;
+      int64_t* to = out + (columns ? i : i * v.rank);
+      for (int d = 0; d <= last; ++d) to[d * step] = at[d];
     }
   });
 }
@@ -184,8 +210,8 @@ Buffer<int64_t> NonzeroPositions(const TensorView& v, int64_t* count) {
     for (int64_t b = begin; b < end; ++b) {
       int64_t* out = positions.get() + starts[static_cast<size_t>(b)];
       const int64_t last = std::min(n, (b + 1) * kBlock);
-      for (int64_t i = b * kBlock; i < last; ++i)
-        if (mask.ptr<const uint8_t>()[i]) *out++ = i;
+      for (int64_t i = b * kBlock; i < last; i += kPart)
+        out = AppendSet(mask.ptr<const uint8_t>(), i, std::min(last, i + kPart), out);
     }
   });
   return positions;

@@ -1,6 +1,7 @@
 #include "ops/indexing/positions.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/error.h"
 #include "base/parallel.h"
@@ -8,20 +9,28 @@
 namespace anycann {
 namespace {
 
-// Adds one operand's offsets to `out`; true when all indices are in range.
+// True when all indices are in [0, size).
+bool InRange(const int64_t* index, int64_t n, int64_t size) {
+  bool bad = false;
+  for (int64_t i = 0; i < n; ++i) bad |= static_cast<uint64_t>(index[i]) >= static_cast<uint64_t>(size);
+  return !bad;
+}
+
+// Adds one operand's offsets to `out`, or begins with them; true when all indices are in range.
+template <bool first>
 bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t stride, bool wrap,
-              int64_t skip, bool first, int64_t* __restrict out) {
+              int64_t* __restrict out) {
   const int64_t low = wrap ? -size : 0;
   bool bad = false;
   for (int64_t i = 0; i < n; ++i) {
     const int64_t x = index[i];
     bad |= (x < low) | (x >= size);
     const int64_t offset = (x + (x < 0 ? size : 0)) * stride;
-    out[i] = first ? offset : out[i] + offset;
+    if constexpr (first)
+      out[i] = offset;
+    else
+      out[i] += offset;
   }
-  if (skip >= 0)
-    for (int64_t i = 0; i < n; ++i)
-      if (index[i] == skip) out[i] = -1;
   return !bad;
 }
 
@@ -43,6 +52,14 @@ PositionReader::PositionReader(std::span<const IndexOperand> operands, bool wrap
     : wrap_(wrap), skip_(skip) {
   sources_.reserve(operands.size());
   for (const IndexOperand& o : operands) sources_.push_back({Dense(o.view, Dense::kRead), o});
+  plain_ = operands.size() == 1 && operands[0].stride == 1 && !wrap && skip < 0 &&
+           sources_[0].index.view().dtype == DType::kInt64;
+}
+
+void PositionReader::Bad(int64_t position) {
+  int64_t known = first_bad_.load();
+  while (position < known && !first_bad_.compare_exchange_weak(known, position)) {
+  }
 }
 
 bool PositionReader::Add(const Source& source, int64_t begin, int64_t n, bool first, int64_t* offsets) {
@@ -53,19 +70,28 @@ bool PositionReader::Add(const Source& source, int64_t begin, int64_t n, bool fi
     values = index.ptr<const int64_t>() + begin;
   else
     Convert(block, DType::kInt64, index.bytes() + begin * SizeOf(index.dtype), index.dtype, n);
-  const int64_t size = source.operand.size;
-  if (AddBlock(values, n, size, source.operand.stride, wrap_, skip_, first, offsets)) return true;
-  const int64_t bad = begin + FirstBad(values, n, size, wrap_);
-  int64_t known = first_bad_.load();
-  while (bad < known && !first_bad_.compare_exchange_weak(known, bad)) {
+  const int64_t size = source.operand.size, stride = source.operand.stride;
+  const bool good = first ? AddBlock<true>(values, n, size, stride, wrap_, offsets)
+                          : AddBlock<false>(values, n, size, stride, wrap_, offsets);
+  if (!good) {
+    Bad(begin + FirstBad(values, n, size, wrap_));
+    return false;
   }
-  return false;
+  for (int64_t i = 0; skip_ >= 0 && i < n; ++i)
+    if (values[i] == skip_) offsets[i] = -1;
+  return true;
 }
 
-bool PositionReader::Read(int64_t begin, int64_t n, int64_t* offsets) {
+const int64_t* PositionReader::Read(int64_t begin, int64_t n, int64_t* buffer) {
+  if (plain_) {
+    const int64_t* index = sources_[0].index.ptr<const int64_t>() + begin;
+    if (InRange(index, n, sources_[0].operand.size)) return index;
+    Bad(begin + FirstBad(index, n, sources_[0].operand.size, false));
+    return nullptr;
+  }
   bool good = true;
-  for (const Source& s : sources_) good &= Add(s, begin, n, &s == sources_.data(), offsets);
-  return good;
+  for (const Source& s : sources_) good &= Add(s, begin, n, &s == sources_.data(), buffer);
+  return good ? buffer : nullptr;
 }
 
 Status PositionReader::status(const char* op) const {
@@ -85,9 +111,15 @@ Status ResolvePositions(const char* op, std::span<const IndexOperand> operands, 
   const int64_t n = operands[0].view.numel();
   *offsets = NewBuffer<int64_t>(n);
   PositionReader reader(operands, wrap, skip);
-  ParallelFor(n, 32 * PositionReader::kBlock, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; i += PositionReader::kBlock)
-      if (!reader.Read(i, std::min(PositionReader::kBlock, end - i), offsets->get() + i)) return;
+  constexpr int64_t kBlock = PositionReader::kBlock;
+  ParallelFor(n, 32 * kBlock, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; i += kBlock) {
+      const int64_t m = std::min(kBlock, end - i);
+      const int64_t* read = reader.Read(i, m, offsets->get() + i);
+      if (read == nullptr) return;
+      if (read != offsets->get() + i)
+        std::memcpy(offsets->get() + i, read, static_cast<size_t>(m) * sizeof(int64_t));
+    }
   });
   return reader.status(op);
 }

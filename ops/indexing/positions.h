@@ -28,9 +28,9 @@ class PositionReader {
  public:
   static constexpr int64_t kBlock = 1024;
   PositionReader(std::span<const IndexOperand> operands, bool wrap, int64_t skip = -1);
-  // Offsets [begin, begin + n), n at most kBlock. False when an index is out of range; the rest is then not
-  // usable. Any thread may call it.
-  bool Read(int64_t begin, int64_t n, int64_t* offsets);
+  // Offsets [begin, begin + n), n at most kBlock: in `buffer` (of kBlock), or the index tensor's own memory.
+  // nullptr when an index is out of range. Any thread may call it.
+  const int64_t* Read(int64_t begin, int64_t n, int64_t* buffer);
   // The first index that was out of range, as an error; ok when there was none.
   Status status(const char* op) const;
 
@@ -40,10 +40,12 @@ class PositionReader {
     IndexOperand operand;
   };
   bool Add(const Source& source, int64_t begin, int64_t n, bool first, int64_t* offsets);
+  void Bad(int64_t position);
 
   std::vector<Source> sources_;
   bool wrap_;
   int64_t skip_;
+  bool plain_;  // the indices are the offsets
   std::atomic<int64_t> first_bad_{INT64_MAX};
 };
 

@@ -126,7 +126,7 @@ void Write(T* tensor, const SliceSpace& space, const int64_t* positions, int64_t
   // Rows short enough that a few wide slices still give work to every thread.
   ThreadPool* pool = ThreadPool::Current();
   const int64_t elements = std::max<int64_t>(1, space.inner.numel()) * static_cast<int64_t>(outer.size());
-  const int64_t longest = std::max<int64_t>(128, elements / (4 * (pool == nullptr ? 1 : pool->threads())));
+  const int64_t longest = std::max<int64_t>(128, elements / (pool == nullptr ? 1 : pool->threads()));
   const Rows inner(space.inner, pool == nullptr ? INT64_MAX : (longest + 15) / 16 * 16);
   const int64_t rows = inner.count();
   ForEachPiece(static_cast<int64_t>(outer.size()) * rows, inner.rows[0].length, positions, count,
@@ -201,10 +201,11 @@ Status GatherIndexed(const char* op, const TensorView& tensor, const SliceSpace&
   VisitBytes(SizeOf(tensor.dtype), [&](auto x) {
     using T = decltype(x);
     ParallelFor(count, kGrainBytes / 8, [&](int64_t begin, int64_t end) {
-      int64_t positions[PositionReader::kBlock];
+      int64_t buffer[PositionReader::kBlock];
       for (int64_t i = begin; i < end; i += PositionReader::kBlock) {
         const int64_t n = std::min(PositionReader::kBlock, end - i);
-        if (!reader.Read(i, n, positions)) return;
+        const int64_t* positions = reader.Read(i, n, buffer);
+        if (positions == nullptr) return;
         GatherElements(tensor.ptr<const T>(), positions, n, static_cast<T*>(dense) + i);
       }
     });
