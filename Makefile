@@ -25,7 +25,8 @@ venv: .venv/.complete ## The Python environment with the client wheels (.venv)
 
 .PHONY: toolkit
 toolkit: system ## Build and assemble the toolkit: build/toolkit
-	@cmake --preset release -DANYCANN_TOOLKIT=$(TOOLKIT) > build/configure.log 2>&1 || { mkdir -p build; cat build/configure.log; exit 1; }
+	@mkdir -p build
+	@cmake --preset release -DANYCANN_TOOLKIT=$(TOOLKIT) > build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
 	@cmake --build build/release -j $(JOBS)
 
 .PHONY: demo
