@@ -10,7 +10,7 @@ function(anycann_add_engine target level march)
   add_dependencies(${target}_objects anycann_abi)
   target_compile_options(${target}_objects PUBLIC -march=${march})
   target_compile_definitions(${target}_objects PRIVATE ANYCANN_LEVEL="${level}")
-  target_link_libraries(${target}_objects PUBLIC anycann_flags fmt::fmt Threads::Threads DNNL::dnnl
+  target_link_libraries(${target}_objects PUBLIC anycann_flags fmt::fmt Threads::Threads
                                                  nlohmann_json::nlohmann_json ${CMAKE_DL_LIBS})
   add_library(${target} SHARED)
   target_link_libraries(${target} PRIVATE ${target}_objects PUBLIC anycann_flags fmt::fmt Threads::Threads)

@@ -29,6 +29,7 @@ FALLBACK = re.compile(r"fall back to (run on the )?CPU|fall back to run on the C
 TOLERANCE = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-4, 2e-5), torch.float16: (5e-3, 5e-3), torch.bfloat16: (3e-2, 3e-2),
              torch.complex64: (2e-4, 2e-5), torch.complex128: (1e-9, 1e-9)}
 DECOMPOSITIONS = {"svd", "linalg.svd", "svd_lowrank", "pca_lowrank"}  # unique up to signs
+HOST_ARGUMENTS = {"tensor_split"}  # PyTorch wants its indices on the CPU, whatever the device
 UNINITIALISED = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided", "empty_permuted"}
 
 caught: list[str] = []  # what this process wrote to standard error
@@ -174,7 +175,8 @@ def sweep_entry(op, dtype, backward, count):
         cpu = (sample.input, sample.args, sample.kwargs)
         invariant = sample.output_process_fn_grad
         try:
-            npu = to_npu(cpu)  # before the CPU runs: some operators write to their inputs
+            # Before the CPU runs: some operators write to their inputs.
+            npu = (to_npu(sample.input), *cpu[1:]) if op.name in HOST_ARGUMENTS else to_npu(cpu)
             again = pytree.tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x, cpu)
             shown = describe(cpu)
             expected = run(op, cpu, backward, invariant)

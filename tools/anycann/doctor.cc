@@ -71,7 +71,7 @@ Finding Dependencies() {
     return {Verdict::kGood, "the engine and the system libraries that it needs load", ""};
   }
   return {Verdict::kBad, fmt::format("the engine does not load: {}", dlerror()),
-          "install what is missing: apt-get install libdnnl2 libfmt9 (Debian 12)"};
+          "install what is missing: apt-get install libfmt9 (Debian 12)"};
 }
 
 Finding OtherToolkit() {

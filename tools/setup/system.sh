@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   build-essential cmake ninja-build ccache mold clang-format pkg-config
-  libdnnl-dev libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libbenchmark-dev
+  libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev
   python3-venv fonts-dejavu-core
 )
 
