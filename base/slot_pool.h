@@ -10,6 +10,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <mutex>
+#include <type_traits>
 
 namespace anycann {
 
@@ -78,10 +79,10 @@ class SlotPool {
     uintptr_t fresh = 0;  // first slot that was never handed out
     size_t size = 0;      // of the reservation
   };
-  static Shared& shared() {
-    static Shared* s = new Shared;  // never destroyed: threads give slots back during exit
-    return *s;
-  }
+  // There from the start and never destroyed: threads give slots back during exit.
+  static inline constinit Shared shared_;
+  static_assert(std::is_trivially_destructible_v<Shared>);
+  static Shared& shared() { return shared_; }
 
   static void TakeBack(SlotLists::List* l) {
     std::lock_guard<std::mutex> lock(shared().mutex);

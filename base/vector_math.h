@@ -107,7 +107,7 @@ struct Parts {
 inline Parts Split(float x) {
   const bool tiny = x < 0x1p-126f;
   const float y = tiny ? x * 0x1p23f : x;
-  const int32_t b = static_cast<int32_t>(Bits(y)) - 0x3f3504f3;
+  const int32_t b = static_cast<int32_t>(Bits(y) - 0x3f3504f3u);
   const float m = Bits(static_cast<uint32_t>((b & 0x7fffff) + 0x3f3504f3));
   return {static_cast<float>(b >> 23) - (tiny ? 23.0f : 0.0f), m - 1.0f};
 }

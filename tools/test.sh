@@ -40,11 +40,7 @@ symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
 
 pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; }
 
-# What `make test` runs. The stages below it exist but have not been seen green yet; each joins as soon as it is:
-# tools/test.sh NAME runs one of them.
 only=${1:-}
-pending="faults sweep asan tsan"
-later() { case " $pending " in *" $1 "*) [ "$only" != "$1" ] ;; *) false ;; esac }
 
 stage includes "$python" tools/check/includes.py
 stage units ctest --test-dir build/release --output-on-failure --timeout 600 -E faults_
@@ -53,13 +49,13 @@ stage coverage "$python" tools/docs/coverage.py build/toolkit --check
 stage clients pytests tests/clients
 stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
-later faults || { stage faults pytests tests/faults; stage allocation ctest --test-dir build/release --output-on-failure -R faults_; }
-later sweep || stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
+stage faults pytests tests/faults
+stage allocation ctest --test-dir build/release --output-on-failure -R faults_
+stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
-later asan || stage asan unit asan
-later tsan || stage tsan unit tsan
+stage asan unit asan
+stage tsan unit tsan
 
-[ -n "$only" ] || echo "not run, not green yet: $pending"
 [ $failed -eq 0 ] || printf 'failed: %s\n' "${failures[*]}"
 printf '%d passed, %d failed\n' "$passed" "$failed"
 [ $failed -eq 0 ]

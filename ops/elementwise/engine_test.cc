@@ -20,10 +20,10 @@ struct Tensor {
   TensorView view;
   std::vector<unsigned char> storage;
 
-  double Get(const std::vector<int64_t>& index) const {
-    double d;
-    Convert(&d, DType::kDouble, Address(index), view.dtype, 1);
-    return d;
+  float Get(const std::vector<int64_t>& index) const {
+    float f;
+    Convert(&f, DType::kFloat, Address(index), view.dtype, 1);
+    return f;
   }
   char* Address(const std::vector<int64_t>& index) const {
     int64_t at = 0;
@@ -32,11 +32,15 @@ struct Tensor {
   }
 };
 
+// Sanitizer builds have loops for few types: float32 stands in for the others.
+DType Built(DType t) { return VisitType(t, [](auto) {}) ? t : DType::kFloat; }
+
 // order: the dimensions from the slowest in memory; step: distance of neighbours in the fastest; 0 in `order`
 // keeps all.
 Tensor Make(DType dtype, const std::vector<int64_t>& dims, const std::vector<int>& order, int64_t step,
             bool reversed, int seed) {
   Tensor t;
+  dtype = Built(dtype);
   const int rank = static_cast<int>(dims.size());
   t.view = TensorView::Contiguous(nullptr, dtype, dims.data(), rank);
   int64_t stride = step;
@@ -55,8 +59,8 @@ Tensor Make(DType dtype, const std::vector<int64_t>& dims, const std::vector<int
   t.storage.resize(static_cast<size_t>(size * SizeOf(dtype)));
   std::mt19937 random(static_cast<unsigned>(seed));
   for (int64_t i = 0; i < size; ++i) {
-    const double value = static_cast<double>(random() % 7);
-    Convert(t.storage.data() + i * SizeOf(dtype), dtype, &value, DType::kDouble, 1);
+    const float value = static_cast<float>(random() % 7);
+    Convert(t.storage.data() + i * SizeOf(dtype), dtype, &value, DType::kFloat, 1);
   }
   t.view.data = t.storage.data() + offset * SizeOf(dtype);
   return t;
@@ -84,7 +88,7 @@ struct SumAndDifference {
 // The dense image of what the plain loops say, and the bytes around the output that must not change.
 void CheckAddTwice(Tensor& out, const Tensor& a, const TensorView& b_view, const Tensor& b) {
   const std::vector<unsigned char> before = out.storage;
-  std::vector<double> expected;
+  std::vector<float> expected;
   ForEachIndex(out.view, [&](const std::vector<int64_t>& i) {
     std::vector<int64_t> j = i;
     for (int d = 0; d < b_view.rank; ++d)
@@ -194,10 +198,9 @@ TEST(ElementwiseEngine, StreamedOutputs) {
       const ThreadPool::Scope scope(threads > 1 ? &pool : nullptr);
       const AddTwice f;
       RunElementwise(KernelOf<AddTwice, float, float>(1), {view(out)}, {view(a), view(b)}, &f);
-      for (int64_t i = 0; i < n; ++i) {
-        const size_t k = static_cast<size_t>(i + shift);
-        ASSERT_EQ(out[k], a[k] + 2 * b[k]) << i;
-      }
+      size_t k = static_cast<size_t>(shift);
+      while (k < static_cast<size_t>(n + shift) && out[k] == a[k] + 2 * b[k]) ++k;
+      ASSERT_EQ(k, static_cast<size_t>(n + shift)) << out[k];
       ASSERT_EQ(out[static_cast<size_t>(n + shift)], -1);
       for (int i = 0; i < shift; ++i) ASSERT_EQ(out[static_cast<size_t>(i)], -1);
     }
