@@ -445,6 +445,32 @@ inline float Pow(float x, float y) {
   return x < 0 && !whole && ax < kInf && y == y ? kNaN : with_sign;
 }
 
+// One exponent for many x: what depends on the exponent alone is decided once, so that a loop has no
+// invariant conditions, which g++ would turn into branches. Not for exponents 0, infinity and NaN.
+class PowerBy {
+ public:
+  explicit PowerBy(float y) : y_(y) {
+    const bool whole = std::floor(y) == y, odd = whole && std::floor(y * 0.5f) != y * 0.5f;
+    sign_ = odd ? 0x80000000u : 0;
+    domain_ = whole ? -detail::kInf : 0.0f;
+  }
+  float operator()(float x) const {
+    using namespace detail;
+    const float ax = std::fabs(x);
+    const PartsDouble p = Split(static_cast<double>(ax));
+    const double log2 =
+        LogSpecial(static_cast<double>(ax), Fma(Log1pPoly(p.f), 0x1.71547652b82fep+0, p.exponent));
+    const float magnitude = static_cast<float>(Exp2Core(y_ * log2));
+    const float with_sign = Bits(Bits(magnitude) | (Bits(x) & sign_));
+    return (x < domain_) & (ax < kInf) ? kNaN : with_sign;
+  }
+
+ private:
+  double y_;
+  uint32_t sign_;  // the sign bit of x goes to the result: odd exponents
+  float domain_;   // below it the result is NaN
+};
+
 // ---- double: libm's
 
 inline double Exp(double x) { return std::exp(x); }

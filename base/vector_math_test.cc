@@ -141,6 +141,9 @@ TEST(VectorMath, TwoArguments) {
     for (float y : special) {
       EXPECT_LE(Ulp(math::Pow(x, y), std::pow(double{x}, double{y})), 0.51)
           << x << "^" << y << " is " << math::Pow(x, y);
+      if (std::isfinite(y) && y != 0)
+        EXPECT_LE(Ulp(math::PowerBy(y)(x), std::pow(double{x}, double{y})), 0.51)
+            << x << "^" << y << " is " << math::PowerBy(y)(x);
       EXPECT_LE(Ulp(math::Atan2(x, y), std::atan2(double{x}, double{y})), 0.51) << "atan2 " << x << " " << y;
     }
   uint64_t state = 1;
@@ -155,6 +158,8 @@ TEST(VectorMath, TwoArguments) {
                 exponent =
                     std::log2(base) == 0 ? 1 : static_cast<int32_t>(next()) * 0x1p-25f / std::log2(base);
     ASSERT_LE(Ulp(math::Pow(base, exponent), std::pow(double{base}, double{exponent})), 0.51)
+        << base << " " << exponent;
+    ASSERT_LE(Ulp(math::PowerBy(exponent)(base), std::pow(double{base}, double{exponent})), 0.51)
         << base << " " << exponent;
   }
 }

@@ -150,20 +150,45 @@ inline T Pow(T a, T b) {
     return math::Pow(a, b);
 }
 
-// The remainder of float operands by way of double: a quotient below 2^29 has an exact product with b, and
-// the subtraction is exact as well. Hard() is true where that does not hold: larger quotients, zero divisors,
+// Quotients and remainders by way of double, which vectorise. float: a quotient below 2^29 has an exact
+// product with the divisor, and the subtraction is exact as well. int64: the quotient of numbers below 2^52
+// can't round up to the next integer. HardDivision() is true where that does not hold, and for zero divisors,
 // infinities and NaN.
+template <class T>
+inline constexpr bool kFastDivision = std::is_same_v<T, float> || std::is_same_v<T, int64_t>;
+
 inline double TruncatedQuotient(float a, float b) {
   return std::trunc(static_cast<double>(a) / static_cast<double>(b));
 }
-inline bool HardRemainder(float a, float b) {
+inline bool HardDivision(float a, float b) {
   return !((std::abs(TruncatedQuotient(a, b)) < 0x1p29) &
            (std::abs(b) < std::numeric_limits<float>::infinity()));
 }
-inline float FastFmod(float a, float b) {
+inline float FastRemainder(float a, float b) {
   const double r = static_cast<double>(a) - TruncatedQuotient(a, b) * static_cast<double>(b);
   return std::copysign(static_cast<float>(r), a);
 }
+
+inline bool HardDivision(int64_t a, int64_t b) {
+  constexpr uint64_t kHalf = uint64_t{1} << 52;
+  return ((static_cast<uint64_t>(a) + kHalf) | (static_cast<uint64_t>(b) + kHalf)) >> 53 != 0 || b == 0;
+}
+inline int64_t FastQuotient(int64_t a, int64_t b) {
+  return static_cast<int64_t>(static_cast<double>(a) / static_cast<double>(b));
+}
+inline int64_t FastRemainder(int64_t a, int64_t b) { return a - FastQuotient(a, b) * b; }
+
+// From the truncated remainder, or the truncated quotient, to the floored: where the signs differ.
+template <class T>
+inline T FloorRemainderFrom(T r, T b) {
+  if constexpr (std::is_unsigned_v<T>) {
+    return r;
+  } else {
+    const T moved = Add(r, b);
+    return (r != 0) & ((r < 0) != (b < 0)) ? moved : r;
+  }
+}
+
 // Larger and smaller of two; a NaN wins. As two selections: g++ 12 vectorises those, but not a condition with
 // "or".
 template <class T>

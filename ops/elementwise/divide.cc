@@ -11,8 +11,8 @@ namespace {
 
 enum class Rounding { kNone = 0, kTruncate = 1, kFloor = 2 };
 
-// The floor of a / b as Python defines it: from the remainder `mod`, so that it agrees with FloorRemainder.
-// torch's rules for results that round up to the next integer. b is not zero.
+// The floor of a / b as Python defines it: from the remainder `mod`, so that it agrees with the floored
+// remainder. torch's rules for results that round up to the next integer. b is not zero.
 template <class T>
 T FloorFrom(T mod, T a, T b) {
   const T exact = (a - mod) / b;
@@ -22,46 +22,48 @@ T FloorFrom(T mod, T a, T b) {
   const T zero = std::copysign(T(0), a / b);
   return div == 0 ? zero : nearest;
 }
-template <class T>
-T FloorQuotient(T a, T b) {
-  return b == 0 ? a / b : FloorFrom(std::fmod(a, b), a, b);
+inline int64_t FloorFrom(int64_t mod, int64_t a, int64_t b) {
+  const int64_t q = arithmetic::FastQuotient(a, b);
+  return (mod != 0) & ((b < 0) != (mod < 0)) ? q - 1 : q;
 }
 
 template <class T, Rounding rounding>
-T QuotientOf(T a, T b) {
+T ExactQuotient(T a, T b) {
   if constexpr (rounding == Rounding::kNone)
     return arithmetic::Div(a, b);
   else if constexpr (std::is_integral_v<T>)
     return rounding == Rounding::kFloor ? arithmetic::DivFloor(a, b) : arithmetic::DivTruncated(a, b);
   else if constexpr (rounding == Rounding::kTruncate)
     return std::trunc(a / b);
-  else if constexpr (std::is_same_v<T, float>)
-    return FloorFrom(arithmetic::FastFmod(a, b), a, b);
   else
-    return FloorQuotient(a, b);
+    return b == 0 ? a / b : FloorFrom(std::fmod(a, b), a, b);
+}
+// Where division has a fast form that does not serve all operands.
+template <class T, Rounding rounding>
+inline constexpr bool kFast = (std::is_same_v<T, float> && rounding == Rounding::kFloor) ||
+                              (std::is_same_v<T, int64_t> && rounding != Rounding::kNone);
+template <class T, Rounding rounding>
+T QuotientOf(T a, T b) {
+  if constexpr (!kFast<T, rounding>)
+    return ExactQuotient<T, rounding>(a, b);
+  else if constexpr (rounding == Rounding::kFloor)
+    return FloorFrom(arithmetic::FastRemainder(a, b), a, b);
+  else
+    return arithmetic::FastQuotient(a, b);
 }
 
 template <class T, Rounding rounding>
 struct Quotient {
   T operator()(T a, T b) const { return QuotientOf<T, rounding>(a, b); }
-};
-template <>
-struct Quotient<float, Rounding::kFloor> {
-  float operator()(float a, float b) const { return QuotientOf<float, Rounding::kFloor>(a, b); }
-  bool Hard(float a, float b) const { return arithmetic::HardRemainder(a, b); }
-  float Exact(float a, float b) const { return FloorQuotient(a, b); }
+  bool Hard(T a, T b) const requires(kFast<T, rounding>) { return arithmetic::HardDivision(a, b); }
+  T Exact(T a, T b) const requires(kFast<T, rounding>) { return ExactQuotient<T, rounding>(a, b); }
 };
 template <class T, Rounding rounding>
 struct QuotientByConstant {
   T divisor;
   T operator()(T a) const { return QuotientOf<T, rounding>(a, divisor); }
-};
-template <>
-struct QuotientByConstant<float, Rounding::kFloor> {
-  float divisor;
-  float operator()(float a) const { return QuotientOf<float, Rounding::kFloor>(a, divisor); }
-  bool Hard(float a) const { return arithmetic::HardRemainder(a, divisor); }
-  float Exact(float a) const { return FloorQuotient(a, divisor); }
+  bool Hard(T a) const requires(kFast<T, rounding>) { return arithmetic::HardDivision(a, divisor); }
+  T Exact(T a) const requires(kFast<T, rounding>) { return ExactQuotient<T, rounding>(a, divisor); }
 };
 
 template <Rounding rounding>

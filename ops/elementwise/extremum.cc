@@ -1,5 +1,7 @@
 // Maximum, minimum and clamp: a NaN in any operand is the result; a lower bound above the upper one gives the
 // upper.
+#include <limits>
+
 #include "aclnn_ops.h"
 #include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
@@ -17,20 +19,29 @@ template <class T>
 struct Smaller {
   T operator()(T a, T b) const { return arithmetic::Min(a, b); }
 };
+// Bounds that are not NaN: a selection keeps a NaN of the tensor by itself.
 template <class T>
 struct AtLeast {
   T bound;
-  T operator()(T a) const { return arithmetic::Max(a, bound); }
+  T operator()(T a) const { return bound > a ? bound : a; }
 };
 template <class T>
 struct AtMost {
   T bound;
-  T operator()(T a) const { return arithmetic::Min(a, bound); }
+  T operator()(T a) const { return bound < a ? bound : a; }
 };
 template <class T>
 struct Between {
   T low, high;
-  T operator()(T a) const { return arithmetic::Min(arithmetic::Max(a, low), high); }
+  T operator()(T a) const {
+    const T raised = low > a ? low : a;
+    return high < raised ? high : raised;
+  }
+};
+template <class T>
+struct Constant {
+  T value;
+  T operator()(T) const { return value; }
 };
 template <class T>
 struct Clamped {
@@ -43,13 +54,23 @@ Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const 
                              [](auto tag) { return F<typename decltype(tag)::type>{}; });
 }
 
+bool IsNaN(const aclScalar* s) { return IsFloating(s->value.dtype) && s->value.d != s->value.d; }
+// A bound that is NaN makes every element NaN, in floating types.
+Status AllNaN(Call& call, const aclTensor* self, const aclTensor* out, DType compute) {
+  return MapUnary<kOrdered>(call, self, out, compute, [](auto tag) {
+    using T = typename decltype(tag)::type;
+    return Constant<T>{std::numeric_limits<T>::quiet_NaN()};
+  });
+}
+
 template <template <class> class F>
 Status TensorScalar(Call& call, const aclTensor* self, const aclScalar* bound, const aclTensor* out) {
-  return MapUnary<kOrdered>(call, self, out, PromoteScalar(self->view.dtype, bound->value.dtype),
-                            [&](auto tag) {
-                              using T = typename decltype(tag)::type;
-                              return F<T>{bound->value.To<T>()};
-                            });
+  const DType compute = PromoteScalar(self->view.dtype, bound->value.dtype);
+  if (IsNaN(bound)) return AllNaN(call, self, out, compute);
+  return MapUnary<kOrdered>(call, self, out, compute, [&](auto tag) {
+    using T = typename decltype(tag)::type;
+    return F<T>{bound->value.To<T>()};
+  });
 }
 
 }  // namespace
@@ -70,6 +91,7 @@ Status aclnn::Clamp(Call& call, const aclTensor* self, const aclScalar* clipValu
   if (clipValueMin == nullptr) return TensorScalar<AtMost>(call, self, clipValueMax, out);
   const DType compute =
       PromoteScalar(PromoteScalar(self->view.dtype, clipValueMin->value.dtype), clipValueMax->value.dtype);
+  if (IsNaN(clipValueMin) || IsNaN(clipValueMax)) return AllNaN(call, self, out, compute);
   return MapUnary<kOrdered>(call, self, out, compute, [&](auto tag) {
     using T = typename decltype(tag)::type;
     return Between<T>{clipValueMin->value.To<T>(), clipValueMax->value.To<T>()};

@@ -24,6 +24,10 @@ struct PowerByConstant {
   T exponent;
   T operator()(T a) const { return Pow(a, exponent); }
 };
+struct PowerByExponent {
+  math::PowerBy power;
+  float operator()(float a) const { return power(a); }
+};
 template <class T>
 struct PowerOfTwo {
   T operator()(T b) const { return math::Exp2(b); }
@@ -72,6 +76,13 @@ Status ByScalar(Call& call, const aclTensor* self, const aclScalar* exponent, co
       if (e == -0.5) return Simple<kFloatTypes, Exponent::kMinusHalf>(call, self, out, compute);
       if (e == -1) return Simple<kFloatTypes, Exponent::kMinusOne>(call, self, out, compute);
       if (e == -2) return Simple<kFloatTypes, Exponent::kMinusTwo>(call, self, out, compute);
+    }
+  }
+  if (ComputeType(compute) == DType::kFloat) {
+    const float e = exponent->value.To<float>();
+    if (std::isfinite(e) && e != 0) {
+      RETURN_IF_ERROR(call.RequireCastable(compute, out, "out"));
+      return LaunchMap<PowerByExponent, float>(call, {self}, out, PowerByExponent{math::PowerBy(e)}, 10);
     }
   }
   return MapUnary<kAllTypes>(

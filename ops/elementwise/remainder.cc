@@ -7,83 +7,72 @@
 namespace anycann {
 namespace {
 
-using arithmetic::FastFmod;
-using arithmetic::HardRemainder;
+using arithmetic::kFastDivision;
 
-// The sign of b: what fmod gives, plus b where the signs differ.
-template <class T>
-T WithSignOf(T b, T r) {
-  const T moved = r + b;
-  return (r != 0) & ((r < 0) != (b < 0)) ? moved : r;
-}
-
-template <class T>
 struct Fmod {
-  T operator()(T a, T b) const {
+  template <class T>
+  static T Exact(T a, T b) {
     if constexpr (std::is_integral_v<T>)
       return arithmetic::RemTruncated(a, b);
-    else if constexpr (std::is_same_v<T, float>)
-      return FastFmod(a, b);
     else
       return std::fmod(a, b);
   }
-  T Exact(T a, T b) const { return std::fmod(a, b); }
-};
-
-template <class T>
-struct FloorRemainder {
-  T operator()(T a, T b) const {
-    if constexpr (std::is_integral_v<T>)
-      return arithmetic::RemFloor(a, b);
+  template <class T>
+  static T Fast(T a, T b) {
+    if constexpr (kFastDivision<T>)
+      return arithmetic::FastRemainder(a, b);
     else
-      return WithSignOf(b, Fmod<T>{}(a, b));
+      return Exact(a, b);
   }
-  T Exact(T a, T b) const { return WithSignOf(b, std::fmod(a, b)); }
 };
 
-template <template <class> class F, class T>
-struct OfTensors : F<T> {};
-template <template <class> class F>
-struct OfTensors<F, float> : F<float> {
-  bool Hard(float a, float b) const { return HardRemainder(a, b); }
+struct FloorRemainder {
+  template <class T>
+  static T Exact(T a, T b) {
+    return b == 0 ? Fmod::Exact(a, b) : arithmetic::FloorRemainderFrom(Fmod::Exact(a, b), b);
+  }
+  template <class T>
+  static T Fast(T a, T b) {
+    if constexpr (kFastDivision<T>)
+      return arithmetic::FloorRemainderFrom(Fmod::Fast(a, b), b);
+    else
+      return Exact(a, b);
+  }
 };
-template <template <class> class F, class T>
+
+template <class F, class T>
+struct OfTensors {
+  T operator()(T a, T b) const { return F::Fast(a, b); }
+  bool Hard(T a, T b) const requires kFastDivision<T> { return arithmetic::HardDivision(a, b); }
+  T Exact(T a, T b) const requires kFastDivision<T> { return F::Exact(a, b); }
+};
+template <class F, class T>
 struct ByConstant {
   T divisor;
-  T operator()(T a) const { return F<T>{}(a, divisor); }
+  T operator()(T a) const { return F::Fast(a, divisor); }
+  bool Hard(T a) const requires kFastDivision<T> { return arithmetic::HardDivision(a, divisor); }
+  T Exact(T a) const requires kFastDivision<T> { return F::Exact(a, divisor); }
 };
-template <template <class> class F>
-struct ByConstant<F, float> {
-  float divisor;
-  float operator()(float a) const { return F<float>{}(a, divisor); }
-  bool Hard(float a) const { return HardRemainder(a, divisor); }
-  float Exact(float a) const { return F<float>{}.Exact(a, divisor); }
-};
-template <template <class> class F, class T>
+template <class F, class T>
 struct OfConstant {
   T dividend;
-  T operator()(T b) const { return F<T>{}(dividend, b); }
-};
-template <template <class> class F>
-struct OfConstant<F, float> {
-  float dividend;
-  float operator()(float b) const { return F<float>{}(dividend, b); }
-  bool Hard(float b) const { return HardRemainder(dividend, b); }
-  float Exact(float b) const { return F<float>{}.Exact(dividend, b); }
+  T operator()(T b) const { return F::Fast(dividend, b); }
+  bool Hard(T b) const requires kFastDivision<T> { return arithmetic::HardDivision(dividend, b); }
+  T Exact(T b) const requires kFastDivision<T> { return F::Exact(dividend, b); }
 };
 
 // bool is computed as uint8: the result is an integer in torch, too.
 DType NoBool(DType t) { return t == DType::kBool ? DType::kUint8 : t; }
 double CostOf(DType t) { return t == DType::kDouble ? 100 : 8; }
 
-template <template <class> class F>
+template <class F>
 Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const aclTensor* out) {
   const DType compute = NoBool(Promote(self->view.dtype, other->view.dtype));
   return MapBinary<kRealTypes>(
       call, self, other, out, compute, [](auto tag) { return OfTensors<F, typename decltype(tag)::type>{}; },
       CostOf(compute));
 }
-template <template <class> class F>
+template <class F>
 Status TensorScalar(Call& call, const aclTensor* self, const aclScalar* other, const aclTensor* out) {
   const DType compute = NoBool(PromoteScalar(self->view.dtype, other->value.dtype));
   return MapUnary<kRealTypes>(

@@ -100,9 +100,12 @@ void PadConstant(const TensorView& out, const TensorView& in, const Padding& p, 
   CopyCast(to, from);
 }
 
+// What a padded edge shows.
+enum class Edge { kReflect, kReplicate, kCircular };
+
 // Which coordinate of self each coordinate of the padded tensor shows, in the last `count` dimensions.
 PlaneMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Padding& p, int count,
-                     bool reflect) {
+                     Edge edge) {
   PlaneMap m;
   for (int i = 0; i < count; ++i) {
     const int d = self.rank - count + i;
@@ -111,7 +114,8 @@ PlaneMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Pad
     source.resize(static_cast<size_t>(padded.dims[d]));
     for (int64_t k = 0; k < padded.dims[d]; ++k) {
       int64_t s = k - p.before[d];
-      if (reflect) s = s < 0 ? -s : s >= n ? 2 * (n - 1) - s : s;
+      if (edge == Edge::kReflect) s = s < 0 ? -s : s >= n ? 2 * (n - 1) - s : s;
+      if (edge == Edge::kCircular) s = s < 0 ? s + n : s >= n ? s - n : s;
       source[static_cast<size_t>(k)] = std::clamp<int64_t>(s, 0, n - 1);
     }
   }
@@ -119,8 +123,8 @@ PlaneMap MakeEdgeMap(const TensorView& self, const TensorView& padded, const Pad
   return m;
 }
 
-Status CheckEdgePadding(Call& call, const TensorView& self, const aclIntArray* padding, int dims,
-                        bool reflect, Padding* p) {
+Status CheckEdgePadding(Call& call, const TensorView& self, const aclIntArray* padding, int dims, Edge edge,
+                        Padding* p) {
   if (self.rank != dims + 1 && self.rank != dims + 2)
     return call.Invalid("self has shape {}, expected {} or {} dimensions", ShapeString(self), dims + 1,
                         dims + 2);
@@ -128,24 +132,26 @@ Status CheckEdgePadding(Call& call, const TensorView& self, const aclIntArray* p
   for (int i = self.rank - dims; i < self.rank; ++i) {
     const int64_t most = std::max(p->before[i], p->after[i]);
     if (self.dims[i] == 0) return call.Invalid("self has shape {}: nothing to pad with", ShapeString(self));
-    if (reflect && most >= self.dims[i])
+    if (edge == Edge::kReflect && most >= self.dims[i])
       return call.Invalid("padding {} of dimension {} is not smaller than its size {}", most, i,
                           self.dims[i]);
+    if (edge == Edge::kCircular && most > self.dims[i])
+      return call.Invalid("padding {} of dimension {} is larger than its size {}", most, i, self.dims[i]);
   }
   return Status();
 }
 
 Status PadEdge(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out, int dims,
-               bool reflect) {
+               Edge edge) {
   Padding p;
-  RETURN_IF_ERROR(CheckEdgePadding(call, self->view, padding, dims, reflect, &p));
+  RETURN_IF_ERROR(CheckEdgePadding(call, self->view, padding, dims, edge, &p));
   RETURN_IF_ERROR(CheckPadded(call, self->view, p, out, "out"));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   return call.Launch(
       {In(self), Out(out)}, Cost{0, static_cast<double>(self->view.nbytes() + out->view.nbytes())},
       [=](const Run& t) -> Status {
-        const PlaneMap map = MakeEdgeMap(t[0], t[1], p, dims, reflect);
+        const PlaneMap map = MakeEdgeMap(t[0], t[1], p, dims, edge);
         const Dense in(t[0], t[1].dtype, Dense::kRead);
         Dense result(t[1], Dense::kWrite);
         VisitBytes(SizeOf(t[1].dtype), [&](auto x) {
@@ -158,9 +164,9 @@ Status PadEdge(Call& call, const aclTensor* self, const aclIntArray* padding, ac
 }
 
 Status PadEdgeGradient(Call& call, const aclTensor* grad, const aclTensor* self, const aclIntArray* padding,
-                       aclTensor* out, int dims, bool reflect) {
+                       aclTensor* out, int dims, Edge edge) {
   Padding p;
-  RETURN_IF_ERROR(CheckEdgePadding(call, self->view, padding, dims, reflect, &p));
+  RETURN_IF_ERROR(CheckEdgePadding(call, self->view, padding, dims, edge, &p));
   RETURN_IF_ERROR(CheckPadded(call, self->view, p, grad, "gradOutput"));
   RETURN_IF_ERROR(call.RequireSameShape(out, "gradInput", self, "self"));
   RETURN_IF_ERROR(call.RequireCastable(grad->view.dtype, out, "gradInput"));
@@ -171,7 +177,7 @@ Status PadEdgeGradient(Call& call, const aclTensor* grad, const aclTensor* self,
                      Cost{static_cast<double>(grad->view.numel()),
                           static_cast<double>(grad->view.nbytes() + out->view.nbytes())},
                      [=](const Run& t) -> Status {
-                       const PlaneMap map = MakeEdgeMap(t[1], t[0], p, dims, reflect);
+                       const PlaneMap map = MakeEdgeMap(t[1], t[0], p, dims, edge);
                        const Dense grad(t[0], compute, Dense::kRead);
                        Dense result(t[1], compute, Dense::kWrite);
                        VisitCompute<kFloatingTypes>(compute, [&](auto tag) {
@@ -210,49 +216,64 @@ Status aclnn::ConstantPadNd(Call& call, const aclTensor* self, const aclIntArray
 }
 
 Status aclnn::ReflectionPad1d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
-  return PadEdge(call, self, padding, out, 1, true);
+  return PadEdge(call, self, padding, out, 1, Edge::kReflect);
 }
 Status aclnn::ReflectionPad2d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
-  return PadEdge(call, self, padding, out, 2, true);
+  return PadEdge(call, self, padding, out, 2, Edge::kReflect);
 }
 Status aclnn::ReflectionPad3d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
-  return PadEdge(call, self, padding, out, 3, true);
+  return PadEdge(call, self, padding, out, 3, Edge::kReflect);
 }
 Status aclnn::ReplicationPad1d(Call& call, const aclTensor* self, const aclIntArray* padding,
                                aclTensor* out) {
-  return PadEdge(call, self, padding, out, 1, false);
+  return PadEdge(call, self, padding, out, 1, Edge::kReplicate);
 }
 Status aclnn::ReplicationPad2d(Call& call, const aclTensor* self, const aclIntArray* padding,
                                aclTensor* out) {
-  return PadEdge(call, self, padding, out, 2, false);
+  return PadEdge(call, self, padding, out, 2, Edge::kReplicate);
 }
 Status aclnn::ReplicationPad3d(Call& call, const aclTensor* self, const aclIntArray* padding,
                                aclTensor* out) {
-  return PadEdge(call, self, padding, out, 3, false);
+  return PadEdge(call, self, padding, out, 3, Edge::kReplicate);
 }
 Status aclnn::ReflectionPad1dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                       const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 1, true);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 1, Edge::kReflect);
 }
 Status aclnn::ReflectionPad2dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                       const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 2, true);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 2, Edge::kReflect);
 }
 Status aclnn::ReflectionPad3dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                       const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 3, true);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 3, Edge::kReflect);
 }
 Status aclnn::ReplicationPad1dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                        const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 1, false);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 1, Edge::kReplicate);
 }
 Status aclnn::ReplicationPad2dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                        const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 2, false);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 2, Edge::kReplicate);
 }
 Status aclnn::ReplicationPad3dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
                                        const aclIntArray* padding, aclTensor* gradInput) {
-  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 3, false);
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 3, Edge::kReplicate);
+}
+
+Status aclnn::CircularPad2d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
+  return PadEdge(call, self, padding, out, 2, Edge::kCircular);
+}
+Status aclnn::CircularPad2dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
+                                    const aclIntArray* padding, aclTensor* gradInput) {
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 2, Edge::kCircular);
+}
+Status aclnn::CircularPad3d(Call& call, const aclTensor* self, const aclIntArray* padding, aclTensor* out) {
+  return PadEdge(call, self, padding, out, 3, Edge::kCircular);
+}
+Status aclnn::CircularPad3dBackward(Call& call, const aclTensor* gradOutput, const aclTensor* self,
+                                    const aclIntArray* padding, aclTensor* gradInput) {
+  return PadEdgeGradient(call, gradOutput, self, padding, gradInput, 3, Edge::kCircular);
 }
 
 }  // namespace anycann

@@ -130,4 +130,57 @@ Status aclnn::InplaceFillDiagonal(Call& call, aclTensor* selfRef, const aclScala
       });
 }
 
+// A vector becomes a matrix with it on the diagonal; of a matrix the diagonal is taken.
+Status aclnn::Diag(Call& call, const aclTensor* self, int64_t diagonal, aclTensor* out) {
+  RETURN_IF_ERROR(call.RequireRank(self, "self", 1, 2));
+  RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
+  if (diagonal < -INT32_MAX || diagonal > INT32_MAX) return call.Invalid("diagonal is {}", diagonal);
+  const TensorView& s = self->view;
+  const bool make = s.rank == 1;
+  const int64_t rows = std::max<int64_t>(0, -diagonal), columns = std::max<int64_t>(0, diagonal);
+  if (make) {
+    const int64_t n = s.dims[0] + rows + columns, expected[] = {n, n};
+    RETURN_IF_ERROR(call.RequireShape(out, "out", expected, 2));
+  } else {
+    const int64_t n = std::max<int64_t>(0, std::min(s.dims[0] - rows, s.dims[1] - columns));
+    RETURN_IF_ERROR(call.RequireShape(out, "out", &n, 1));
+  }
+  if (out->view.empty()) return call.Nothing();
+  return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(s.nbytes() + out->view.nbytes())},
+                     [=](const Run& t) -> Status {
+                       const TensorView& matrix = t[make ? 1 : 0];
+                       const TensorView& vector = t[make ? 0 : 1];
+                       if (make) {
+                         const char zero[16] = {};
+                         Fill(matrix, zero);
+                       }
+                       const TensorView line =
+                           Diagonal(matrix, vector.dims[0], matrix.strides[0] + matrix.strides[1],
+                                    rows * matrix.strides[0] + columns * matrix.strides[1]);
+                       if (vector.dims[0] > 0) make ? CopyCast(line, vector) : CopyCast(vector, line);
+                       return Status();
+                     });
+}
+
+Status aclnn::DiagFlat(Call& call, const aclTensor* self, int64_t diagonal, aclTensor* out) {
+  RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
+  if (diagonal < -INT32_MAX || diagonal > INT32_MAX) return call.Invalid("diagonal is {}", diagonal);
+  const int64_t n = self->view.numel() + std::abs(diagonal), expected[] = {n, n};
+  RETURN_IF_ERROR(call.RequireShape(out, "out", expected, 2));
+  if (out->view.empty()) return call.Nothing();
+  return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(out->view.nbytes())},
+                     [diagonal](const Run& t) -> Status {
+                       const char zero[16] = {};
+                       Fill(t[1], zero);
+                       const Dense self(t[0], Dense::kRead);
+                       const int64_t n = self.view().numel();
+                       if (n == 0) return Status();
+                       const int64_t first =
+                           diagonal < 0 ? -diagonal * t[1].strides[0] : diagonal * t[1].strides[1];
+                       CopyCast(Diagonal(t[1], n, t[1].strides[0] + t[1].strides[1], first),
+                                TensorView::Contiguous(self.ptr<void>(), t[0].dtype, &n, 1));
+                       return Status();
+                     });
+}
+
 }  // namespace anycann

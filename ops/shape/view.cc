@@ -284,6 +284,74 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
   return LaunchCopy(call, self, v, out);
 }
 
+namespace {
+
+// The slices of several axes at once; axes, steps: absent for the first ones and for 1.
+Status ReadSlices(Call& call, const TensorView& self, const aclIntArray* starts, const aclIntArray* ends,
+                  const aclIntArray* axes, const aclIntArray* steps, TensorView* v) {
+  *v = self;
+  unsigned seen = 0;
+  for (uint64_t i = 0; i < starts->size; ++i) {
+    if (i >= ends->size || (axes != nullptr && i >= axes->size) || (steps != nullptr && i >= steps->size))
+      return call.Invalid("the arrays of starts, ends, axes and steps have different sizes");
+    int d;
+    RETURN_IF_ERROR(
+        call.WrapDim(axes != nullptr ? (*axes)[i] : static_cast<int64_t>(i), self.rank, "axes", &d));
+    const int64_t step = steps != nullptr ? (*steps)[i] : 1;
+    if (step == 0 || step == INT64_MIN) return call.Invalid("steps[{}] is {}", i, step);
+    if (self.rank == 0 || (seen & (1u << d)))
+      return call.Invalid("axes names dimension {} twice, or self has none", d);
+    seen |= 1u << d;
+    ApplySlice(v, d, ReadSlice((*starts)[i], (*ends)[i], step, self.dims[d]));
+  }
+  return Status();
+}
+
+}  // namespace
+
+Status aclnn::SliceV2(Call& call, const aclTensor* self, const aclIntArray* starts, const aclIntArray* ends,
+                      const aclIntArray* axes, const aclIntArray* steps, aclTensor* out) {
+  TensorView v;
+  RETURN_IF_ERROR(ReadSlices(call, self->view, starts, ends, axes, steps, &v));
+  RETURN_IF_ERROR(call.RequireShape(out, "out", v.dims, v.rank));
+  return LaunchCopy(call, self, v, out);
+}
+
+Status aclnn::StridedSliceAssignV2(Call& call, aclTensor* varRef, const aclTensor* inputValue,
+                                   const aclIntArray* begin, const aclIntArray* end,
+                                   const aclIntArray* strides, const aclIntArray* axesOptional) {
+  TensorView v;
+  RETURN_IF_ERROR(ReadSlices(call, varRef->view, begin, end, axesOptional, strides, &v));
+  RETURN_IF_ERROR(call.RequireShape(inputValue, "inputValue", v.dims, v.rank));
+  RETURN_IF_ERROR(call.RequireCastable(inputValue->view.dtype, varRef, "varRef"));
+  if (v.empty()) return call.Nothing();
+  return call.Launch({In(inputValue), Out(varRef, v)}, Cost{0, 2.0 * static_cast<double>(v.nbytes())},
+                     [](const Run& t) -> Status {
+                       CopyCast(t[1], t[0]);
+                       return Status();
+                     });
+}
+
+// A matrix: the dimensions before `axis`, and those from it on.
+Status aclnn::Flatten(Call& call, const aclTensor* self, int64_t axis, aclTensor* out) {
+  const TensorView& s = self->view;
+  if (axis < -s.rank || axis > s.rank)
+    return call.Invalid("axis is {}, expected a value in [{},{}]", axis, -s.rank, s.rank);
+  const int64_t d = axis < 0 ? axis + s.rank : axis;
+  int64_t expected[2] = {1, 1};
+  for (int i = 0; i < s.rank; ++i) expected[i < d ? 0 : 1] *= s.dims[i];
+  RETURN_IF_ERROR(call.RequireShape(out, "out", expected, 2));
+  RETURN_IF_ERROR(call.RequireCastable(s.dtype, out, "out"));
+  if (s.empty()) return call.Nothing();
+  return call.Launch(
+      {In(self), Out(out)}, Cost{0, 2.0 * static_cast<double>(s.nbytes())}, [](const Run& t) -> Status {
+        Dense result(t[1], t[0].dtype, Dense::kWrite);
+        CopyCast(TensorView::Contiguous(result.ptr<void>(), t[0].dtype, t[0].dims, t[0].rank), t[0]);
+        result.Commit();
+        return Status();
+      });
+}
+
 Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, aclTensor* out) {
   const TensorView& o = out->view;
   const DType part = o.dtype == DType::kComplex128  ? DType::kDouble
