@@ -11,27 +11,28 @@ namespace {
 
 // True when all indices are in [0, size).
 bool InRange(const int64_t* index, int64_t n, int64_t size) {
-  bool bad = false;
-  for (int64_t i = 0; i < n; ++i) bad |= static_cast<uint64_t>(index[i]) >= static_cast<uint64_t>(size);
-  return !bad;
+  uint64_t highest = 0;
+  for (int64_t i = 0; i < n; ++i) highest = std::max(highest, static_cast<uint64_t>(index[i]));
+  return n == 0 || highest < static_cast<uint64_t>(size);
 }
 
 // Adds one operand's offsets to `out`, or begins with them; true when all indices are in range.
 template <bool first>
 bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t stride, bool wrap,
               int64_t* __restrict out) {
-  const int64_t low = wrap ? -size : 0;
-  bool bad = false;
+  const uint64_t low = wrap ? -static_cast<uint64_t>(size) : 0, high = static_cast<uint64_t>(size) - 1;
+  uint64_t outside = 0;  // its sign bit: whether some x - low or high - x was negative
   for (int64_t i = 0; i < n; ++i) {
     const int64_t x = index[i];
-    bad |= (x < low) | (x >= size);
-    const int64_t offset = (x + (x < 0 ? size : 0)) * stride;
+    outside |= (static_cast<uint64_t>(x) - low) | (high - static_cast<uint64_t>(x));
+    const int64_t offset =
+        static_cast<int64_t>(static_cast<uint64_t>(x + (x < 0 ? size : 0)) * static_cast<uint64_t>(stride));
     if constexpr (first)
       out[i] = offset;
     else
       out[i] += offset;
   }
-  return !bad;
+  return static_cast<int64_t>(outside) >= 0;
 }
 
 int64_t FirstBad(const int64_t* index, int64_t n, int64_t size, bool wrap) {

@@ -97,7 +97,7 @@ void CubicWeights(T t, T* w, T* dw) {
 }
 
 template <class T>
-int ReadAxis(T grid, int64_t size, const Sampling& s, Axis<T>* axis) {
+void ReadAxis(T grid, int64_t size, const Sampling& s, Axis<T>* axis) {
   Coordinate<T> c = Unnormalise(grid, size, s.align_corners);
   if (s.mode == Interpolation::kBicubic) {
     if (!(c.at > T(-1e9) && c.at < T(1e9))) c.at = -100;
@@ -108,14 +108,14 @@ int ReadAxis(T grid, int64_t size, const Sampling& s, Axis<T>* axis) {
       axis->pixel[i] =
           static_cast<int64_t>(Place(Coordinate<T>{floor + static_cast<T>(i - 1), 0}, size, s).at);
     }
-    return 4;
+    return;
   }
   c = Place(c, size, s);
   if (s.mode == Interpolation::kNearest) {
     axis->pixel[0] = static_cast<int64_t>(std::nearbyint(c.at));
     axis->weight[0] = 1;
     axis->slope[0] = 0;
-    return 1;
+    return;
   }
   const T floor = std::floor(c.at);
   axis->pixel[0] = static_cast<int64_t>(floor);
@@ -124,37 +124,36 @@ int ReadAxis(T grid, int64_t size, const Sampling& s, Axis<T>* axis) {
   axis->weight[0] = 1 - axis->weight[1];
   axis->slope[0] = -c.slope;
   axis->slope[1] = c.slope;
-  return 2;
 }
 
-// size, stride: of the input's spatial dimensions, x (the last one) first, as the grid's values are.
-template <class T, int axes>
+// size, stride: of the input's spatial dimensions, x (the last one) first, as the grid's values are. Slopes
+// only where a gradient asks for them.
+template <class T, int axes, bool slopes>
 int ReadPoint(const T* grid, const int64_t* size, const int64_t* stride, const Sampling& s, Point<T>* p) {
   Axis<T> axis[axes];
-  int taps = 1, each = 1;
-  for (int a = 0; a < axes; ++a) {
-    each = ReadAxis(grid[a], size[a], s, &axis[a]);
-    taps *= each;
-  }
+  const int bits = s.mode == Interpolation::kNearest ? 0 : s.mode == Interpolation::kBilinear ? 1 : 2;
+  for (int a = 0; a < axes; ++a) ReadAxis(grid[a], size[a], s, &axis[a]);
+  const int taps = 1 << (bits * axes), mask = (1 << bits) - 1;
   for (int k = 0; k < taps; ++k) {
     int64_t offset = 0;
     bool inside = true;
-    T w[axes], d[axes];
-    for (int a = 0, rest = k; a < axes; ++a, rest /= each) {
-      const int i = rest % each;
-      inside &= axis[a].pixel[i] >= 0 && axis[a].pixel[i] < size[a];
+    T w[axes], d[axes], product = 1;
+    for (int a = 0; a < axes; ++a) {
+      const int i = k >> (bits * a) & mask;
+      inside &= static_cast<uint64_t>(axis[a].pixel[i]) < static_cast<uint64_t>(size[a]);
       offset += axis[a].pixel[i] * stride[a];
       w[a] = axis[a].weight[i];
       d[a] = axis[a].slope[i];
+      product *= w[a];
     }
     p->offset[k] = inside ? offset : -1;
-    T product = 1;
-    for (int a = 0; a < axes; ++a) product *= w[a];
     p->weight[k] = product;
-    for (int a = 0; a < axes; ++a) {
-      T slope = d[a];
-      for (int b = 0; b < axes; ++b) slope *= b == a ? T(1) : w[b];
-      p->slope[a][k] = slope;
+    if constexpr (slopes) {
+      for (int a = 0; a < axes; ++a) {
+        T slope = d[a];
+        for (int b = 0; b < axes; ++b) slope *= b == a ? T(1) : w[b];
+        p->slope[a][k] = slope;
+      }
     }
   }
   return taps;
@@ -166,20 +165,46 @@ struct Shape {
   int64_t size[3], stride[3];  // x first
 };
 
+// The taps of a block of points, tap by tap: loops over channels run through them in order.
+template <class T>
+struct PointBlock {
+  static constexpr int64_t kPoints = 64;
+  int taps = 0;
+  int32_t offset[Point<T>::kMaxTaps]
+                [kPoints];  // 0 where the pixel is outside, and then its weight is not used
+  bool inside[Point<T>::kMaxTaps][kPoints];
+  T weight[Point<T>::kMaxTaps][kPoints];
+
+  void Set(int64_t i, const Point<T>& p, int count) {
+    taps = count;
+    for (int t = 0; t < count; ++t) {
+      inside[t][i] = p.offset[t] >= 0;
+      offset[t][i] = inside[t][i] ? static_cast<int32_t>(p.offset[t]) : 0;
+      weight[t][i] = p.weight[t];
+    }
+  }
+  void Apply(const T* __restrict plane, int64_t n, T* __restrict out) const {
+    for (int64_t i = 0; i < n; ++i) out[i] = 0;
+    for (int t = 0; t < taps; ++t)
+      for (int64_t i = 0; i < n; ++i) out[i] += inside[t][i] ? weight[t][i] * plane[offset[t][i]] : T(0);
+  }
+};
+
 template <class T, int axes>
 void Sample(const T* in, const T* grid, const Shape& s, const Sampling& how, T* out) {
-  ParallelFor(s.batch * s.points, std::max<int64_t>(1, 4096 / s.channels), [&](int64_t begin, int64_t end) {
+  constexpr int64_t kPoints = PointBlock<T>::kPoints;
+  const int64_t blocks = (s.points + kPoints - 1) / kPoints;
+  ParallelFor(s.batch * blocks, std::max<int64_t>(1, 256 / s.channels), [&](int64_t begin, int64_t end) {
+    PointBlock<T> block;
     Point<T> p;
     for (int64_t k = begin; k < end; ++k) {
-      const int64_t n = k / s.points, at = k % s.points;
-      const int taps = ReadPoint<T, axes>(grid + k * axes, s.size, s.stride, how, &p);
-      for (int64_t c = 0; c < s.channels; ++c) {
-        const T* plane = in + (n * s.channels + c) * s.pixels;
-        T sum = 0;
-        for (int t = 0; t < taps; ++t)
-          if (p.offset[t] >= 0) sum += p.weight[t] * plane[p.offset[t]];
-        out[(n * s.channels + c) * s.points + at] = sum;
-      }
+      const int64_t n = k / blocks, from = k % blocks * kPoints, count = std::min(kPoints, s.points - from);
+      for (int64_t i = 0; i < count; ++i)
+        block.Set(
+            i, p,
+            ReadPoint<T, axes, false>(grid + (n * s.points + from + i) * axes, s.size, s.stride, how, &p));
+      for (int64_t c = n * s.channels; c < (n + 1) * s.channels; ++c)
+        block.Apply(in + c * s.pixels, count, out + c * s.points + from);
     }
   });
 }
@@ -194,7 +219,7 @@ void SampleInputGradient(const T* grad, const T* grid, const Shape& s, const Sam
       std::fill(plane, plane + s.pixels, T(0));
       const T* points = grid + k / s.channels * s.points * axes;
       for (int64_t at = 0; at < s.points; ++at) {
-        const int taps = ReadPoint<T, axes>(points + at * axes, s.size, s.stride, how, &p);
+        const int taps = ReadPoint<T, axes, false>(points + at * axes, s.size, s.stride, how, &p);
         const T g = grad[k * s.points + at];
         for (int t = 0; t < taps; ++t)
           if (p.offset[t] >= 0) plane[p.offset[t]] += p.weight[t] * g;
@@ -210,7 +235,7 @@ void SampleGridGradient(const T* grad, const T* in, const T* grid, const Shape& 
     Point<T> p;
     for (int64_t k = begin; k < end; ++k) {
       const int64_t n = k / s.points, at = k % s.points;
-      const int taps = ReadPoint<T, axes>(grid + k * axes, s.size, s.stride, how, &p);
+      const int taps = ReadPoint<T, axes, true>(grid + k * axes, s.size, s.stride, how, &p);
       T sums[axes] = {};
       for (int64_t c = 0; c < s.channels; ++c) {
         const T* plane = in + (n * s.channels + c) * s.pixels;
@@ -254,6 +279,7 @@ Status ReadShape(Call& call, const aclTensor* input, const aclTensor* grid, cons
     s->stride[i] = s->pixels;
     s->pixels *= s->size[i];
   }
+  if (s->pixels > INT32_MAX) return call.Invalid("input has shape {}, too large an image", ShapeString(in));
   RETURN_IF_ERROR(call.RequireShape(output, name, expected, axes + 2));
   if (!IsFloating(in.dtype))
     return call.Invalid("input has type {}, expected a floating one", Name(in.dtype));
