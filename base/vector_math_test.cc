@@ -141,9 +141,10 @@ TEST(VectorMath, TwoArguments) {
     for (float y : special) {
       EXPECT_LE(Ulp(math::Pow(x, y), std::pow(double{x}, double{y})), 0.51)
           << x << "^" << y << " is " << math::Pow(x, y);
-      if (std::isfinite(y) && y != 0)
+      if (std::isfinite(y) && y != 0) {
         EXPECT_LE(Ulp(math::PowerBy(y)(x), std::pow(double{x}, double{y})), 0.51)
             << x << "^" << y << " is " << math::PowerBy(y)(x);
+      }
       EXPECT_LE(Ulp(math::Atan2(x, y), std::atan2(double{x}, double{y})), 0.51) << "atan2 " << x << " " << y;
     }
   uint64_t state = 1;

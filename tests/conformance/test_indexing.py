@@ -330,3 +330,53 @@ def test_coalesce(dtype):
         aclnn.call("CoalesceSparse", flat, inverse, indices if columns else indices.t(), values, new_indices, new_values)
         assert torch.equal(new_indices if columns else new_indices.t(), expected.indices())
         cases.compare(new_values, expected.values())
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided", "offset"])
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_rows_of_coordinates(dtype, layout, index_dtype):
+    x = cases.tensor((5, 6, 4), dtype, layout)
+    for k in (1, 2, 3):
+        rows = torch.stack([torch.randperm(30)[:7] % n for n in (5, 6, 4)[:k]], -1)
+        rows = torch.unique(rows, dim=0)
+        i = tuple(rows.unbind(-1))
+        given = cases.lay(rows.to(index_dtype), layout)
+        check("GatherNd", x, given, False, expected=x[i], layout=layout)
+        check("GatherNd", x, given - 1, True, expected=x[tuple(c - 1 for c in i)], layout=layout)
+        values = cases.tensor(x[i].shape, dtype, layout, seed=k)
+        expected = x.clone()
+        expected[i] = values
+        check("ScatterNd", x, given, values, expected=expected, layout=layout)
+        y = cases.lay(x.clone(), layout)
+        aclnn.call("ScatterNdUpdate", y, given, values)
+        assert torch.equal(y, expected)
+
+
+@pytest.mark.parametrize("index_dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_cache_updates(dtype, index_dtype):
+    """A cache [batch, heads, length, size], updated at one position per batch."""
+    at = torch.tensor([3, 0, 5])
+    for layout in ("contiguous", "transposed", "strided"):
+        x, update = cases.tensor((3, 2, 8, 4), dtype, layout), cases.tensor((3, 2, 2, 4), dtype, layout, seed=1)
+        expected = x.clone()
+        for b in range(3):
+            expected[b, :, at[b]:at[b] + 2] = update[b]
+        y = cases.lay(x.clone(), layout)
+        aclnn.call("InplaceScatterUpdate", y, at.to(index_dtype), update, -2)
+        assert torch.equal(y, expected)
+        caches = [cases.lay(t.clone(), layout) for t in x]
+        aclnn.call("ScatterList", caches, at.to(index_dtype), update, torch.tensor([True, False, True]), "update", -2)
+        for b in range(3):
+            assert torch.equal(caches[b], expected[b] if b != 1 else x[b])
+
+
+def test_rows_and_cache_updates_name_the_index():
+    x = torch.rand(5, 6)
+    with pytest.raises(aclnn.Failed, match="index 6 at position .* is out of range for dimension 1 of size 6"):
+        aclnn.call("GatherNd", x, torch.tensor([[0, 0], [1, 6]]), False, torch.rand(2))
+    with pytest.raises(aclnn.Failed, match="rows of 3 coordinates, expected 1 to 2"):
+        aclnn.call("ScatterNd", x, torch.tensor([[0, 0, 0]]), torch.rand(1), torch.rand(5, 6))
+    with pytest.raises(aclnn.Failed, match="index 7 at position 1 is out of range for dimension 1 of size 8"):
+        aclnn.call("InplaceScatterUpdate", torch.rand(2, 3, 8, 4), torch.tensor([0, 7]), torch.rand(2, 3, 2, 4), -2)

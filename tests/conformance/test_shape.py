@@ -80,6 +80,51 @@ def test_rearrangements(dtype, layout):
     check("Slice", x, 2, -3, 100, 1, expected=x[:, :, -3:], layout=layout)
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_slices_of_several_axes(dtype, layout):
+    x = cases.tensor((4, 6, 5), dtype, layout)
+    check("SliceV2", x, [1, -4], [6, 5], [1, 2], [2, 1], expected=x[:, 1:6:2, 1:5], layout=layout)
+    check("SliceV2", x, [0, 1, 0], [4, 6, 9], [0, 1, 2], [1, 5, 2], expected=x[:, 1:6:5, ::2], layout=layout)
+    if layout not in ("expanded", "empty"):
+        y, values = cases.lay(x.clone(), layout), cases.tensor((4, 3, 4), dtype, seed=1)
+        aclnn.call("StridedSliceAssignV2", y, values, [1, -4], [6, 5], [2, 1], [1, 2])
+        expected = x.clone()
+        expected[:, 1:6:2, 1:5] = values
+        assert torch.equal(y, expected)
+    for axis in (0, 1, 2, 3, -1, -2):
+        rows = torch.Size(x.shape[:axis]).numel()
+        columns = torch.Size(x.shape[axis:]).numel() if axis < 3 else 1
+        check("Flatten", x, axis, expected=x.reshape(rows, columns), layout=layout)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_diagonals(dtype, layout):
+    x, v = cases.tensor((5, 7), dtype, layout), cases.tensor((6,), dtype, layout)
+    for diagonal in (0, 2, -3, 9):
+        if x.shape[0]:
+            check("Diag", x, diagonal, expected=x.diagonal(diagonal) if -5 < diagonal < 7 else x[:0, 0], layout=layout)
+        check("Diag", v, diagonal, expected=torch.diag(v, diagonal), layout=layout)
+        check("DiagFlat", x, diagonal, expected=torch.diagflat(x, diagonal), layout=layout)
+
+
+def test_slices_and_diagonals_say_what_is_wrong():
+    x = torch.rand(4, 6)
+    with pytest.raises(aclnn.Failed, match=r"steps\[1\] is 0"):
+        aclnn.call("SliceV2", x, [0, 0], [4, 6], [0, 1], [1, 0], torch.rand(4, 6))
+    with pytest.raises(aclnn.Failed, match="different sizes"):
+        aclnn.call("SliceV2", x, [0, 0], [4], [0, 1], [1, 1], torch.rand(4, 6))
+    with pytest.raises(aclnn.Failed, match="dimension 1 twice"):
+        aclnn.call("SliceV2", x, [0, 0], [6, 6], [1, -1], [1, 1], torch.rand(4, 6))
+    with pytest.raises(aclnn.Failed, match="axis is 3, expected a value in"):
+        aclnn.call("Flatten", x, 3, torch.rand(24, 1))
+    with pytest.raises(aclnn.Failed, match="out has shape"):
+        aclnn.call("Diag", x, 0, torch.rand(5))
+    with pytest.raises(aclnn.Failed, match="padding 5 of dimension 2 is larger than its size 4"):
+        aclnn.call("CircularPad2d", torch.rand(1, 3, 4), [5, 0, 0, 0], torch.rand(1, 3, 9))
+
+
 def test_repeat_of_many_dimensions():
     x = torch.rand(2, 3, 2, 2, 2)
     check("Repeat", x, [2, 2, 3, 2, 2], expected=x.repeat(2, 2, 3, 2, 2))
@@ -131,11 +176,11 @@ def test_constant_pad(dtype, layout):
         check("ConstantPadNd", x, pad, value, expected=F.pad(x, pad, value=value), layout=layout)
 
 
-@pytest.mark.parametrize("dims", [1, 2, 3])
-@pytest.mark.parametrize("mode", ["reflect", "replicate"])
+@pytest.mark.parametrize("mode, dims", [(m, d) for m in ("reflect", "replicate", "circular") for d in (1, 2, 3)
+                                        if (m, d) != ("circular", 1)])
 @pytest.mark.parametrize("dtype", [*cases.FLOATS, torch.complex64])
 def test_edge_pads_and_gradients(dims, mode, dtype):
-    name = {"reflect": "ReflectionPad", "replicate": "ReplicationPad"}[mode]
+    name = {"reflect": "ReflectionPad", "replicate": "ReplicationPad", "circular": "CircularPad"}[mode]
     pad = [2, 1, 1, 3, 0, 2][:2 * dims]
     for shape in ((2, 3, 4, 5, 6)[: 1 + dims], (2, 3, 4, 5, 6)[: 2 + dims]):
         shape = (*shape[:-dims], *(4, 5, 6)[:dims])
