@@ -1,4 +1,5 @@
-// DType: the one table of element types. Values equal aclDataType's (static_asserted in libs/ against the table).
+// DType: the one table of element types. Values equal aclDataType's (static_asserted in libs/ against the
+// table).
 #pragma once
 
 #include <complex>
@@ -124,27 +125,21 @@ constexpr int64_t SizeOf(DType t) {
   switch (t) {
     case DType::kInt8:
     case DType::kUint8:
-    case DType::kBool:
-      return 1;
+    case DType::kBool: return 1;
     case DType::kFloat16:
     case DType::kBFloat16:
     case DType::kInt16:
-    case DType::kUint16:
-      return 2;
+    case DType::kUint16: return 2;
     case DType::kFloat:
     case DType::kInt32:
     case DType::kUint32:
-    case DType::kComplex32:
-      return 4;
+    case DType::kComplex32: return 4;
     case DType::kInt64:
     case DType::kUint64:
     case DType::kDouble:
-    case DType::kComplex64:
-      return 8;
-    case DType::kComplex128:
-      return 16;
-    default:
-      return 0;
+    case DType::kComplex64: return 8;
+    case DType::kComplex128: return 16;
+    default: return 0;
   }
 }
 
@@ -189,6 +184,7 @@ constexpr bool IsReduced(DType t) { return t == DType::kFloat16 || t == DType::k
 // The C++ type that stores an element: TypeOf<DType::kFloat>, and back: DTypeOf<float>.
 template <class T>
 constexpr DType kDTypeOf = DType::kUndefined;
+// clang-format off
 template <> inline constexpr DType kDTypeOf<float> = DType::kFloat;
 template <> inline constexpr DType kDTypeOf<Half> = DType::kFloat16;
 template <> inline constexpr DType kDTypeOf<BFloat16> = DType::kBFloat16;
@@ -205,6 +201,7 @@ template <> inline constexpr DType kDTypeOf<bool> = DType::kBool;
 template <> inline constexpr DType kDTypeOf<Complex64> = DType::kComplex64;
 template <> inline constexpr DType kDTypeOf<Complex128> = DType::kComplex128;
 template <> inline constexpr DType kDTypeOf<ComplexHalf> = DType::kComplex32;
+// clang-format on
 
 template <class T>
 struct TypeTag {
@@ -212,7 +209,8 @@ struct TypeTag {
 };
 
 // Calls f(TypeTag<T>{}) with the storage type of `t`; every type that has storage. False when `t` has none.
-// Sanitizer builds define ANYCANN_FEW_TYPES to keep their compile time down: float32, int64, bool and bytes only.
+// Sanitizer builds define ANYCANN_FEW_TYPES to keep their compile time down: float32, int64, bool and bytes
+// only.
 template <class F>
 bool VisitType(DType t, F&& f) {
   switch (t) {

@@ -18,7 +18,7 @@ enum class ScratchSlot : int {
   kTable,
   kGradient,
   kSums,
-  kLeft,        // a body's own: packed operands and accumulators
+  kLeft,  // a body's own: packed operands and accumulators
   kRight,
   kAccumulator,
   kOuter,  // a body's own, of an operator that calls an engine which uses the three above

@@ -1,4 +1,5 @@
-// ScratchArray: memory that a kernel needs while it runs, aligned to cache lines; false when there is none left.
+// ScratchArray: memory that a kernel needs while it runs, aligned to cache lines; false when there is none
+// left.
 #pragma once
 
 #include <cstdint>

@@ -1,5 +1,5 @@
-// Status: the one result type of the engine. A code (0 is success, otherwise a published acl/aclnn code) and a
-// sentence that says what was wrong, with the value, and what to do.
+// Status: the one result type of the engine. A code (0 is success, otherwise a published acl/aclnn code) and
+// a sentence that says what was wrong, with the value, and what to do.
 #pragma once
 
 #include <fmt/format.h>
@@ -11,7 +11,8 @@
 
 namespace anycann {
 
-// Published codes that the engine itself returns. The doors return them unchanged (abi/types.tsv, abi/conventions).
+// Published codes that the engine itself returns. The doors return them unchanged (abi/types.tsv,
+// abi/conventions).
 enum Code : int32_t {
   kOk = 0,
   // acl runtime
@@ -52,7 +53,8 @@ class [[nodiscard]] Status {
   Status(Status&&) noexcept = default;
   Status& operator=(Status&&) noexcept = default;
   Status(const Status& other)
-      : code_(other.code_), message_(other.message_ ? new (std::nothrow) std::string(*other.message_) : nullptr) {}
+      : code_(other.code_),
+        message_(other.message_ ? new (std::nothrow) std::string(*other.message_) : nullptr) {}
   Status& operator=(const Status& other) { return *this = Status(other); }
 
   bool ok() const { return code_ == 0; }
@@ -75,10 +77,11 @@ Status Error(int32_t code, fmt::format_string<A...> format, A&&... args) {
 #define ANYCANN_CONCAT_(a, b) a##b
 #define ANYCANN_CONCAT(a, b) ANYCANN_CONCAT_(a, b)
 // Returns from the enclosing function when `expr` is not ok.
-#define RETURN_IF_ERROR(expr)                   \
-  do {                                          \
-    ::anycann::Status status_ = (expr);         \
-    if (!status_.ok()) [[unlikely]] return status_; \
+#define RETURN_IF_ERROR(expr)           \
+  do {                                  \
+    ::anycann::Status status_ = (expr); \
+    if (!status_.ok()) [[unlikely]]     \
+      return status_;                   \
   } while (0)
 
 }  // namespace anycann

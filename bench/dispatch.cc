@@ -1,5 +1,6 @@
-// Cost of one aclnn call from C++: phase one, phase two and the execution of a 1-element add, handles created beforehand,
-// averaged over a full queue. Prints nanoseconds per call as JSON. Argument: number of calls (default 1,000,000).
+// Cost of one aclnn call from C++: phase one, phase two and the execution of a 1-element add, handles created
+// beforehand, averaged over a full queue. Prints nanoseconds per call as JSON. Argument: number of calls
+// (default 1,000,000).
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
@@ -8,19 +9,20 @@
 #include "aclnn/acl_meta.h"
 #include "aclnnop/aclnn_add.h"
 
-#define CHECK(call)                                                                                   \
-  do {                                                                                                \
-    const int code_ = static_cast<int>(call);                                                         \
-    if (code_ != 0) {                                                                                 \
-      const char* why_ = aclGetRecentErrMsg();                                                        \
-      std::fprintf(stderr, "%s returned %d: %s\n", #call, code_, why_ ? why_ : "no message");         \
-      std::exit(1);                                                                                   \
-    }                                                                                                 \
+#define CHECK(call)                                                                           \
+  do {                                                                                        \
+    const int code_ = static_cast<int>(call);                                                 \
+    if (code_ != 0) {                                                                         \
+      const char* why_ = aclGetRecentErrMsg();                                                \
+      std::fprintf(stderr, "%s returned %d: %s\n", #call, code_, why_ ? why_ : "no message"); \
+      std::exit(1);                                                                           \
+    }                                                                                         \
   } while (0)
 
 namespace {
 
-double Nanoseconds(long calls, aclrtStream stream, aclTensor* a, aclTensor* b, aclScalar* alpha, aclTensor* out) {
+double Nanoseconds(long calls, aclrtStream stream, aclTensor* a, aclTensor* b, aclScalar* alpha,
+                   aclTensor* out) {
   constexpr long kQueue = 1000;  // calls between two synchronisations
   const auto start = std::chrono::steady_clock::now();
   for (long i = 0; i < calls; i += kQueue) {
@@ -62,7 +64,8 @@ int main(int argc, char** argv) {
     best = ns < best ? ns : best;
     sum += ns;
   }
-  std::printf("{\"add1_ns_best\": %.1f, \"add1_ns_mean\": %.1f, \"calls\": %ld}\n", best, sum / kRounds, calls);
+  std::printf("{\"add1_ns_best\": %.1f, \"add1_ns_mean\": %.1f, \"calls\": %ld}\n", best, sum / kRounds,
+              calls);
   for (aclTensor* x : t) aclDestroyTensor(x);
   aclDestroyScalar(alpha);
   CHECK(aclrtFree(memory));

@@ -5,13 +5,17 @@
 
 namespace anycann {
 
-std::string Describe(const aclTensor* t) { return fmt::format("{} {}", ShapeString(t->view), Name(t->view.dtype)); }
+std::string Describe(const aclTensor* t) {
+  return fmt::format("{} {}", ShapeString(t->view), Name(t->view.dtype));
+}
 
 Status Call::NoMemory() const { return Error(kCreateExecutor, "out of memory"); }
 
 Status Call::BadHandle(const void* h, const char* name, const char* kind) const {
-  if (h == nullptr) return Error(kParamNullptr, "{} is null, expected {} {}", name, kind[0] == 'a' ? "an" : "a", kind);
-  return Error(kParamInvalid, "{} ({}) is not a live {}: it was destroyed, or is a handle of another kind", name, h, kind);
+  if (h == nullptr)
+    return Error(kParamNullptr, "{} is null, expected {} {}", name, kind[0] == 'a' ? "an" : "a", kind);
+  return Error(kParamInvalid, "{} ({}) is not a live {}: it was destroyed, or is a handle of another kind",
+               name, h, kind);
 }
 
 void Call::Register(const aclTensor* t, bool output) {
@@ -26,9 +30,11 @@ Status Call::Tensor(const aclTensor* t, const char* name, bool output, bool requ
     Register(t, output);
     return Status();
   }
-  if (t == nullptr || !IsAlive(t)) [[unlikely]] return BadHandle(t, name, "aclTensor");
+  if (t == nullptr || !IsAlive(t)) [[unlikely]]
+    return BadHandle(t, name, "aclTensor");
   if (t->view.data == nullptr && !t->view.empty()) [[unlikely]]
-    return Error(kParamNullptr, "{} has no data address: set one with aclCreateTensor or aclSetRawTensorAddr", name);
+    return Error(kParamNullptr, "{} has no data address: set one with aclCreateTensor or aclSetRawTensorAddr",
+                 name);
   Register(t, output);
   return Status();
 }
@@ -54,9 +60,11 @@ Status Call::RequireShape(const aclTensor* t, const char* name, const int64_t* d
   return Invalid("{} has shape {}, expected {}", name, ShapeString(t->view), ShapeString(dims, rank));
 }
 
-Status Call::RequireSameShape(const aclTensor* t, const char* name, const aclTensor* like, const char* like_name) const {
+Status Call::RequireSameShape(const aclTensor* t, const char* name, const aclTensor* like,
+                              const char* like_name) const {
   if (t->view.SameShape(like->view)) return Status();
-  return Invalid("{} has shape {}, expected that of {}, {}", name, ShapeString(t->view), like_name, ShapeString(like->view));
+  return Invalid("{} has shape {}, expected that of {}, {}", name, ShapeString(t->view), like_name,
+                 ShapeString(like->view));
 }
 
 Status Call::RequireDType(const aclTensor* t, const char* name, DType dtype) const {
@@ -66,13 +74,15 @@ Status Call::RequireDType(const aclTensor* t, const char* name, DType dtype) con
 
 Status Call::RequireRank(const aclTensor* t, const char* name, int min_rank, int max_rank) const {
   if (t->view.rank >= min_rank && t->view.rank <= max_rank) return Status();
-  return Invalid("{} has {} dimensions ({}), expected {}", name, t->view.rank, ShapeString(t->view),
-                 min_rank == max_rank ? fmt::format("{}", min_rank) : fmt::format("{} to {}", min_rank, max_rank));
+  return Invalid(
+      "{} has {} dimensions ({}), expected {}", name, t->view.rank, ShapeString(t->view),
+      min_rank == max_rank ? fmt::format("{}", min_rank) : fmt::format("{} to {}", min_rank, max_rank));
 }
 
 Status Call::WrapDim(int64_t dim, int rank, const char* name, int* wrapped) const {
   const int64_t bound = rank == 0 ? 1 : rank;
-  if (dim < -bound || dim >= bound) return Invalid("{} is {}, expected a value in [{},{}]", name, dim, -bound, bound - 1);
+  if (dim < -bound || dim >= bound)
+    return Invalid("{} is {}, expected a value in [{},{}]", name, dim, -bound, bound - 1);
   *wrapped = static_cast<int>(dim < 0 ? dim + bound : dim);
   return Status();
 }
@@ -81,7 +91,8 @@ Status Call::RequireCastable(DType computed, const aclTensor* out, const char* n
   const DType to = out->view.dtype;
   if (computed == to || computed == DType::kBool) return Status();
   if (to != DType::kBool && (IsComplex(to) || !IsComplex(computed))) return Status();
-  return Invalid("{} has type {}, but the result is {} and can't be cast to it", name, Name(to), Name(computed));
+  return Invalid("{} has type {}, but the result is {} and can't be cast to it", name, Name(to),
+                 Name(computed));
 }
 
 Status Call::NewPlan(std::span<const Arg> operands, Cost cost, const char* implementation) {
@@ -89,7 +100,8 @@ Status Call::NewPlan(std::span<const Arg> operands, Cost cost, const char* imple
   if (plan == nullptr) return NoMemory();
   executor_->plan = plan;
   if (!plan->ReserveOperands(static_cast<int>(operands.size()))) return NoMemory();
-  for (const Arg& a : operands) plan->AddOperand(a.view, a.handle, a.handle ? a.handle->base : nullptr, a.output);
+  for (const Arg& a : operands)
+    plan->AddOperand(a.view, a.handle, a.handle ? a.handle->base : nullptr, a.output);
   plan->cost = cost;
   plan->implementation = implementation;
   return Status();
@@ -101,18 +113,24 @@ int32_t FailPhaseOne(aclOpExecutor* executor, const Status& status) {
 }
 
 Status CheckPhaseOne(const char* op, const uint64_t* workspace_size, aclOpExecutor* const* executor) {
-  if (workspace_size != nullptr && executor != nullptr) [[likely]] return Status();
+  if (workspace_size != nullptr && executor != nullptr) [[likely]]
+    return Status();
   return Error(kParamNullptr, "{}: {} is null", op, workspace_size ? "executor" : "workspaceSize");
 }
 
-int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor, void* stream) {
+int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
+                 void* stream) {
   if (!IsAlive(executor)) [[unlikely]]
-    return RecordError(executor == nullptr
-                           ? Error(kInnerNullptr, "{}: executor is null", op)
-                           : Error(kParamInvalid, "{}: executor ({}) is not alive: it already ran (set it repeatable to run it "
-                                                  "again), or was destroyed", op, static_cast<void*>(executor)));
+    return RecordError(
+        executor == nullptr
+            ? Error(kInnerNullptr, "{}: executor is null", op)
+            : Error(kParamInvalid,
+                    "{}: executor ({}) is not alive: it already ran (set it repeatable to run it "
+                    "again), or was destroyed",
+                    op, static_cast<void*>(executor)));
   if (workspace == nullptr && workspace_size > 0) [[unlikely]]
-    return RecordError(Error(kParamInvalid, "{}: workspace is null but workspaceSize is {}", op, workspace_size));
+    return RecordError(
+        Error(kParamInvalid, "{}: workspace is null but workspaceSize is {}", op, workspace_size));
   Plan* plan = executor->plan;
   if (plan != nullptr) {
     if (executor->repeatable) {
@@ -128,13 +146,15 @@ int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOp
   return status.ok() ? 0 : RecordError(status);
 }
 
-Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index, void* address) {
+Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index,
+                         void* address) {
   if (index >= aclOpExecutor::kInlineSources)
     return Error(kParamInvalid, "{}: index is {}, only the first {} tensors can be updated", function, index,
                  aclOpExecutor::kInlineSources);
   const void* source = output ? executor->output_sources[index] : executor->input_sources[index];
   if (source == nullptr)
-    return Error(kParamInvalid, "{}: tensor {} of {} was null when the executor was made", function, index, executor->op);
+    return Error(kParamInvalid, "{}: tensor {} of {} was null when the executor was made", function, index,
+                 executor->op);
   if (executor->plan == nullptr) return Status();
   for (int i = 0; i < executor->plan->operands(); ++i) {
     Operand& o = executor->plan->operand(i);

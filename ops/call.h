@@ -1,5 +1,5 @@
-// Call: one phase-one call of an operator. Checks the handles for the door, and turns what the operator decided into a
-// Plan. See docs/add-an-operator.md.
+// Call: one phase-one call of an operator. Checks the handles for the door, and turns what the operator
+// decided into a Plan. See docs/add-an-operator.md.
 //
 //   Status aclnn::Frobnicate(Call& call, const aclTensor* self, const aclScalar* alpha, aclTensor* out) {
 //     RETURN_IF_ERROR(call.RequireSameShape(self, "self", out, "out"));
@@ -7,8 +7,8 @@
 //     return call.Launch({In(self), Out(out)}, cost, [a](const Run& t) -> Status { ... t[0] ... t[1] ... });
 //   }
 //
-// A kernel sees its tensors only through Run (by value, addresses may be updated before a run) and captures attributes
-// by value; it may run on any thread, several times, long after the client destroyed the handles.
+// A kernel sees its tensors only through Run (by value, addresses may be updated before a run) and captures
+// attributes by value; it may run on any thread, several times, long after the client destroyed the handles.
 #pragma once
 
 #include <initializer_list>
@@ -25,7 +25,8 @@
 
 namespace anycann {
 
-// A tensor as an operand of a Plan. `view` is the handle's own, or one derived from it (broadcast, transposed).
+// A tensor as an operand of a Plan. `view` is the handle's own, or one derived from it (broadcast,
+// transposed).
 struct Arg {
   const aclTensor* handle;
   TensorView view;
@@ -43,8 +44,8 @@ class ANYCANN_API Call {
 
   const char* op() const { return op_; }
 
-  // For the doors: the handle is there, alive and of the right kind. Input/Output also register the tensor with the
-  // executor for address updates. 161001 for null, 161002 otherwise.
+  // For the doors: the handle is there, alive and of the right kind. Input/Output also register the tensor
+  // with the executor for address updates. 161001 for null, 161002 otherwise.
   Status Input(const aclTensor* t, const char* name) { return Tensor(t, name, false, true); }
   Status Output(const aclTensor* t, const char* name) { return Tensor(t, name, true, true); }
   Status OptionalInput(const aclTensor* t, const char* name) { return Tensor(t, name, false, false); }
@@ -76,25 +77,30 @@ class ANYCANN_API Call {
 
   // Checks that operators share. Each error names the parameter, what it is and what was expected.
   Status RequireShape(const aclTensor* t, const char* name, const int64_t* dims, int rank) const;
-  Status RequireSameShape(const aclTensor* t, const char* name, const aclTensor* like, const char* like_name) const;
+  Status RequireSameShape(const aclTensor* t, const char* name, const aclTensor* like,
+                          const char* like_name) const;
   Status RequireDType(const aclTensor* t, const char* name, DType dtype) const;
   Status RequireRank(const aclTensor* t, const char* name, int min_rank, int max_rank) const;
   // Wraps a negative dim and checks its range; a 0-d tensor accepts 0 and -1.
   Status WrapDim(int64_t dim, int rank, const char* name, int* wrapped) const;
-  // Out's type must be one that `computed` may be cast to (int -> float, float -> int, real -> complex, bool -> any,
-  // never complex -> real, and nothing but bool -> bool).
+  // Out's type must be one that `computed` may be cast to (int -> float, float -> int, real -> complex, bool
+  // -> any, never complex -> real, and nothing but bool -> bool).
   Status RequireCastable(DType computed, const aclTensor* out, const char* name) const;
 
-  // Makes the Plan: operands in the order in which the kernel sees them. kernel: Status(const Run&), copyable.
+  // Makes the Plan: operands in the order in which the kernel sees them. kernel: Status(const Run&),
+  // copyable.
   template <class F>
-  Status Launch(std::span<const Arg> operands, Cost cost, F&& kernel, const char* implementation = "anycann") {
+  Status Launch(std::span<const Arg> operands, Cost cost, F&& kernel,
+                const char* implementation = "anycann") {
     RETURN_IF_ERROR(NewPlan(operands, cost, implementation));
     if (!executor_->plan->SetKernel(std::forward<F>(kernel))) return NoMemory();
     return Status();
   }
   template <class F>
-  Status Launch(std::initializer_list<Arg> operands, Cost cost, F&& kernel, const char* implementation = "anycann") {
-    return Launch(std::span<const Arg>(operands.begin(), operands.size()), cost, std::forward<F>(kernel), implementation);
+  Status Launch(std::initializer_list<Arg> operands, Cost cost, F&& kernel,
+                const char* implementation = "anycann") {
+    return Launch(std::span<const Arg>(operands.begin(), operands.size()), cost, std::forward<F>(kernel),
+                  implementation);
   }
   // Nothing to do (empty tensors): a valid executor without a Plan.
   Status Nothing() { return Status(); }

@@ -30,21 +30,11 @@ struct Bytes16 {
 template <class F>
 void VisitBytes(int64_t size, F&& f) {
   switch (size) {
-    case 1:
-      f(uint8_t{});
-      break;
-    case 2:
-      f(uint16_t{});
-      break;
-    case 4:
-      f(uint32_t{});
-      break;
-    case 8:
-      f(uint64_t{});
-      break;
-    case 16:
-      f(Bytes16{});
-      break;
+    case 1: f(uint8_t{}); break;
+    case 2: f(uint16_t{}); break;
+    case 4: f(uint32_t{}); break;
+    case 8: f(uint64_t{}); break;
+    case 16: f(Bytes16{}); break;
   }
 }
 

@@ -11,10 +11,11 @@ namespace anycann {
 
 // Ends a phase one that failed: records the error, destroys the executor, answers the code.
 ANYCANN_API int32_t FailPhaseOne(aclOpExecutor* executor, const Status& status);
-ANYCANN_API Status CheckPhaseOne(const char* op, const uint64_t* workspace_size, aclOpExecutor* const* executor);
+ANYCANN_API Status CheckPhaseOne(const char* op, const uint64_t* workspace_size,
+                                 aclOpExecutor* const* executor);
 
-// Phase one: checks the result pointers, creates the executor and lets `body` (Status(Call&)) check handles and make
-// the Plan. workspace_size is always 0: kernels take scratch memory from the host.
+// Phase one: checks the result pointers, creates the executor and lets `body` (Status(Call&)) check handles
+// and make the Plan. workspace_size is always 0: kernels take scratch memory from the host.
 template <class Body>
 int32_t PhaseOne(const char* op, uint64_t* workspace_size, aclOpExecutor** executor, Body&& body) {
   aclOpExecutor* e = nullptr;
@@ -36,11 +37,14 @@ int32_t PhaseOne(const char* op, uint64_t* workspace_size, aclOpExecutor** execu
   return 0;
 }
 
-// Phase two: enqueues the executor's Plan on the stream and, unless the executor is repeatable, ends the executor.
-ANYCANN_API int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
-                             void* stream);
+// Phase two: enqueues the executor's Plan on the stream and, unless the executor is repeatable, ends the
+// executor.
+ANYCANN_API int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size,
+                             aclOpExecutor* executor, void* stream);
 
-// Gives the index-th input or output tensor of a repeatable executor another data address, for the runs to come.
-ANYCANN_API Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index, void* address);
+// Gives the index-th input or output tensor of a repeatable executor another data address, for the runs to
+// come.
+ANYCANN_API Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index,
+                                     void* address);
 
 }  // namespace anycann

@@ -29,7 +29,8 @@ template <class T>
 bool EndLife(const T* handle) {
   if (!SlotPool<T>::Owns(handle)) return false;
   HandleKind expected = HandleTraits<T>::kKind;
-  return const_cast<T*>(handle)->kind.compare_exchange_strong(expected, HandleKind::kFree, std::memory_order_acq_rel);
+  return const_cast<T*>(handle)->kind.compare_exchange_strong(expected, HandleKind::kFree,
+                                                              std::memory_order_acq_rel);
 }
 
 template <class H, class T>
@@ -42,7 +43,8 @@ H* CreateArray(const T* values, uint64_t size) {
   if (h == nullptr) return nullptr;
   h->values = h->inline_values;
   if (size > H::kInline) {
-    h->values = size > SIZE_MAX / sizeof(T) ? nullptr : static_cast<decltype(h->values)>(std::malloc(size * sizeof(T)));
+    h->values = size > SIZE_MAX / sizeof(T) ? nullptr
+                                            : static_cast<decltype(h->values)>(std::malloc(size * sizeof(T)));
     if (h->values == nullptr) {
       SetLastError(fmt::format("EZ9999: no memory for {} with {} elements", HandleTraits<H>::kName, size));
       SlotPool<H>::Give(h);
@@ -77,28 +79,36 @@ T Load(const void* p) {
 
 Status CheckTensorArguments(const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides,
                             const int64_t* storage_dims, uint64_t storage_rank) {
-  if (rank > kMaxRank) return Error(kParamInvalid, "aclCreateTensor: viewDimsNum is {}, at most {} is supported", rank, kMaxRank);
-  if (rank > 0 && dims == nullptr) return Error(kParamNullptr, "aclCreateTensor: viewDims is null but viewDimsNum is {}", rank);
+  if (rank > kMaxRank)
+    return Error(kParamInvalid, "aclCreateTensor: viewDimsNum is {}, at most {} is supported", rank,
+                 kMaxRank);
+  if (rank > 0 && dims == nullptr)
+    return Error(kParamNullptr, "aclCreateTensor: viewDims is null but viewDimsNum is {}", rank);
   if (storage_rank > kMaxRank)
-    return Error(kParamInvalid, "aclCreateTensor: storageDimsNum is {}, at most {} is supported", storage_rank, kMaxRank);
+    return Error(kParamInvalid, "aclCreateTensor: storageDimsNum is {}, at most {} is supported",
+                 storage_rank, kMaxRank);
   if (storage_rank > 0 && storage_dims == nullptr)
-    return Error(kParamNullptr, "aclCreateTensor: storageDims is null but storageDimsNum is {}", storage_rank);
+    return Error(kParamNullptr, "aclCreateTensor: storageDims is null but storageDimsNum is {}",
+                 storage_rank);
   if (SizeOf(dtype) == 0 && dtype != DType::kInt4)
     return Error(kParamInvalid, "aclCreateTensor: dataType {} is not supported", static_cast<int32_t>(dtype));
   // The span of addresses, in elements, must fit: no later computation of an address can then overflow.
   int64_t extent = 0, count = 1, contiguous = 1;
   bool empty = false;
   for (uint64_t i = rank; i-- > 0;) {
-    if (dims[i] < 0) return Error(kParamInvalid, "aclCreateTensor: viewDims[{}] is {}, must not be negative", i, dims[i]);
+    if (dims[i] < 0)
+      return Error(kParamInvalid, "aclCreateTensor: viewDims[{}] is {}, must not be negative", i, dims[i]);
     if (dims[i] == 0) empty = true;
   }
   constexpr int64_t kLimit = INT64_MAX / 64;
   for (uint64_t i = rank; i-- > 0 && !empty;) {
     const int64_t stride = strides ? strides[i] : contiguous;
     int64_t step;
-    if (__builtin_mul_overflow(stride, dims[i] - 1, &step) || __builtin_add_overflow(extent, step < 0 ? -step : step, &extent) ||
+    if (__builtin_mul_overflow(stride, dims[i] - 1, &step) ||
+        __builtin_add_overflow(extent, step < 0 ? -step : step, &extent) ||
         __builtin_mul_overflow(count, dims[i], &count) || extent > kLimit || count > kLimit)
-      return Error(kParamInvalid, "aclCreateTensor: viewDims {} with these strides overflow the address range",
+      return Error(kParamInvalid,
+                   "aclCreateTensor: viewDims {} with these strides overflow the address range",
                    ShapeString(dims, static_cast<int>(rank)));
     contiguous = count;
   }
@@ -109,11 +119,13 @@ Status CheckTensorArguments(const int64_t* dims, uint64_t rank, DType dtype, con
 
 namespace handles {
 
-Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides, int64_t offset,
-                  int32_t format, const int64_t* storage_dims, uint64_t storage_rank, void* data) {
+Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides,
+                  int64_t offset, int32_t format, const int64_t* storage_dims, uint64_t storage_rank,
+                  void* data) {
   RETURN_IF_ERROR(CheckTensorArguments(dims, rank, dtype, strides, storage_dims, storage_rank));
   if (offset < 0 || offset > INT64_MAX / 64)
-    return Error(kParamInvalid, "aclCreateTensor: offset is {}, must be between 0 and the size of the storage", offset);
+    return Error(kParamInvalid,
+                 "aclCreateTensor: offset is {}, must be between 0 and the size of the storage", offset);
   TensorView& v = t->view;
   v.dtype = dtype;
   v.rank = static_cast<int32_t>(rank);
@@ -132,11 +144,13 @@ Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype,
   return Status();
 }
 
-aclTensor* CreateTensor(const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides, int64_t offset,
-                        int32_t format, const int64_t* storage_dims, uint64_t storage_rank, void* data) {
+aclTensor* CreateTensor(const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides,
+                        int64_t offset, int32_t format, const int64_t* storage_dims, uint64_t storage_rank,
+                        void* data) {
   aclTensor* t = NewHandle<aclTensor>();
   if (t == nullptr) return nullptr;
-  const Status status = InitTensor(t, dims, rank, dtype, strides, offset, format, storage_dims, storage_rank, data);
+  const Status status =
+      InitTensor(t, dims, rank, dtype, strides, offset, format, storage_dims, storage_rank, data);
   if (!status.ok()) {
     RecordError(status);
     SlotPool<aclTensor>::Give(t);
@@ -168,12 +182,17 @@ aclScalar* CreateScalar(const void* value, DType dtype) {
     case DType::kUint32: v.i = Load<uint32_t>(value); break;
     case DType::kUint64: v.i = static_cast<int64_t>(Load<uint64_t>(value)); break;
     case DType::kBool: v.i = Load<uint8_t>(value) != 0; break;
-    case DType::kComplex64: v.c[0] = Load<Complex64>(value).real(), v.c[1] = Load<Complex64>(value).imag(); break;
-    case DType::kComplex128: v.c[0] = Load<Complex128>(value).real(), v.c[1] = Load<Complex128>(value).imag(); break;
+    case DType::kComplex64:
+      v.c[0] = Load<Complex64>(value).real(), v.c[1] = Load<Complex64>(value).imag();
+      break;
+    case DType::kComplex128:
+      v.c[0] = Load<Complex128>(value).real(), v.c[1] = Load<Complex128>(value).imag();
+      break;
     default: known = false;
   }
   if (!known) {
-    SetLastError(fmt::format("EZ1001: aclCreateScalar: dataType {} is not supported", static_cast<int32_t>(dtype)));
+    SetLastError(
+        fmt::format("EZ1001: aclCreateScalar: dataType {} is not supported", static_cast<int32_t>(dtype)));
     return nullptr;
   }
   aclScalar* s = NewHandle<aclScalar>();
@@ -186,8 +205,12 @@ aclScalar* CreateScalar(const void* value, DType dtype) {
 aclIntArray* CreateIntArray(const int64_t* v, uint64_t n) { return CreateArray<aclIntArray>(v, n); }
 aclFloatArray* CreateFloatArray(const float* v, uint64_t n) { return CreateArray<aclFloatArray>(v, n); }
 aclBoolArray* CreateBoolArray(const bool* v, uint64_t n) { return CreateArray<aclBoolArray>(v, n); }
-aclTensorList* CreateTensorList(const aclTensor* const* v, uint64_t n) { return CreateArray<aclTensorList>(v, n); }
-aclScalarList* CreateScalarList(const aclScalar* const* v, uint64_t n) { return CreateArray<aclScalarList>(v, n); }
+aclTensorList* CreateTensorList(const aclTensor* const* v, uint64_t n) {
+  return CreateArray<aclTensorList>(v, n);
+}
+aclScalarList* CreateScalarList(const aclScalar* const* v, uint64_t n) {
+  return CreateArray<aclScalarList>(v, n);
+}
 
 aclOpExecutor* CreateExecutor(const char* op) {
   aclOpExecutor* e = NewHandle<aclOpExecutor>();

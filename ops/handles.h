@@ -1,8 +1,8 @@
 // The objects behind aclnn's opaque handles: aclTensor, aclScalar, arrays, lists, aclOpExecutor.
 //
-// They live in slot pools, so a handle that a client passes is checked for life and kind before anything else is read
-// from it, and a freed one is refused. Reference-counted: an operator whose output shape depends on data holds its
-// output handle until its Plan has run.
+// They live in slot pools, so a handle that a client passes is checked for life and kind before anything else
+// is read from it, and a freed one is refused. Reference-counted: an operator whose output shape depends on
+// data holds its output handle until its Plan has run.
 #pragma once
 
 #include <atomic>
@@ -50,14 +50,20 @@ struct ScalarValue {
     return IsFloating(dtype) ? static_cast<int64_t>(d) : IsComplex() ? static_cast<int64_t>(c[0]) : i;
   }
   bool ToBool() const { return IsFloating(dtype) ? d != 0 : IsComplex() ? c[0] != 0 || c[1] != 0 : i != 0; }
-  std::complex<double> ToComplex() const { return IsComplex() ? std::complex<double>(c[0], c[1]) : ToDouble(); }
+  std::complex<double> ToComplex() const {
+    return IsComplex() ? std::complex<double>(c[0], c[1]) : ToDouble();
+  }
   // As the C++ type of a compute type: float, double, an integer, bool, complex.
   template <class T>
   T To() const {
-    if constexpr (std::is_same_v<T, bool>) return ToBool();
-    else if constexpr (std::is_same_v<T, Complex64> || std::is_same_v<T, Complex128>) return static_cast<T>(ToComplex());
-    else if constexpr (std::is_integral_v<T>) return static_cast<T>(ToInt64());
-    else return static_cast<T>(ToDouble());
+    if constexpr (std::is_same_v<T, bool>)
+      return ToBool();
+    else if constexpr (std::is_same_v<T, Complex64> || std::is_same_v<T, Complex128>)
+      return static_cast<T>(ToComplex());
+    else if constexpr (std::is_integral_v<T>)
+      return static_cast<T>(ToInt64());
+    else
+      return static_cast<T>(ToDouble());
   }
 };
 
@@ -66,8 +72,8 @@ struct ScalarValue {
 struct aclTensor : anycann::Handle {
   aclTensor* next_free;
   anycann::TensorView view;
-  void* base;          // the data address as given; view.data = base + offset * element size
-  int64_t offset;      // in elements
+  void* base;      // the data address as given; view.data = base + offset * element size
+  int64_t offset;  // in elements
   int32_t storage_rank;
   int64_t storage_dims[anycann::kMaxRank];
 };
@@ -107,8 +113,8 @@ struct aclOpExecutor : anycann::Handle {
   const char* op;
   anycann::Plan* plan;  // nullptr: nothing to do (empty tensors)
   bool repeatable;
-  // Tensors in parameter order, list members one by one, absent ones as nullptr. Members past kInlineSources are
-  // counted, not kept: their addresses can't be updated.
+  // Tensors in parameter order, list members one by one, absent ones as nullptr. Members past kInlineSources
+  // are counted, not kept: their addresses can't be updated.
   int inputs, outputs;
   const void* input_sources[kInlineSources];
   const void* output_sources[kInlineSources];
@@ -118,35 +124,43 @@ namespace anycann {
 
 template <class T>
 struct HandleTraits;
-template <> struct HandleTraits<aclTensor> {
+template <>
+struct HandleTraits<aclTensor> {
   static constexpr HandleKind kKind = HandleKind::kTensor;
   static constexpr const char* kName = "aclTensor";
 };
-template <> struct HandleTraits<aclScalar> {
+template <>
+struct HandleTraits<aclScalar> {
   static constexpr HandleKind kKind = HandleKind::kScalar;
   static constexpr const char* kName = "aclScalar";
 };
-template <> struct HandleTraits<aclIntArray> {
+template <>
+struct HandleTraits<aclIntArray> {
   static constexpr HandleKind kKind = HandleKind::kIntArray;
   static constexpr const char* kName = "aclIntArray";
 };
-template <> struct HandleTraits<aclFloatArray> {
+template <>
+struct HandleTraits<aclFloatArray> {
   static constexpr HandleKind kKind = HandleKind::kFloatArray;
   static constexpr const char* kName = "aclFloatArray";
 };
-template <> struct HandleTraits<aclBoolArray> {
+template <>
+struct HandleTraits<aclBoolArray> {
   static constexpr HandleKind kKind = HandleKind::kBoolArray;
   static constexpr const char* kName = "aclBoolArray";
 };
-template <> struct HandleTraits<aclTensorList> {
+template <>
+struct HandleTraits<aclTensorList> {
   static constexpr HandleKind kKind = HandleKind::kTensorList;
   static constexpr const char* kName = "aclTensorList";
 };
-template <> struct HandleTraits<aclScalarList> {
+template <>
+struct HandleTraits<aclScalarList> {
   static constexpr HandleKind kKind = HandleKind::kScalarList;
   static constexpr const char* kName = "aclScalarList";
 };
-template <> struct HandleTraits<aclOpExecutor> {
+template <>
+struct HandleTraits<aclOpExecutor> {
   static constexpr HandleKind kKind = HandleKind::kExecutor;
   static constexpr const char* kName = "aclOpExecutor";
 };
@@ -157,15 +171,17 @@ bool IsAlive(const T* h) {
   return SlotPool<T>::Owns(h) && h->kind.load(std::memory_order_acquire) == HandleTraits<T>::kKind;
 }
 
-// The functions behind libnnopbase's aclCreate*/aclDestroy*. Create* return nullptr when memory is exhausted or the
-// arguments are bad, with the sentence recorded as the thread's last error. Destroy is false for what is not alive.
+// The functions behind libnnopbase's aclCreate*/aclDestroy*. Create* return nullptr when memory is exhausted
+// or the arguments are bad, with the sentence recorded as the thread's last error. Destroy is false for what
+// is not alive.
 namespace handles {
-ANYCANN_API aclTensor* CreateTensor(const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides, int64_t offset,
-                                    int32_t format, const int64_t* storage_dims, uint64_t storage_rank, void* data);
+ANYCANN_API aclTensor* CreateTensor(const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides,
+                                    int64_t offset, int32_t format, const int64_t* storage_dims,
+                                    uint64_t storage_rank, void* data);
 // Sets an existing tensor anew (aclInitTensor); the error names the argument.
-ANYCANN_API Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype, const int64_t* strides,
-                              int64_t offset, int32_t format, const int64_t* storage_dims, uint64_t storage_rank,
-                              void* data);
+ANYCANN_API Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype,
+                              const int64_t* strides, int64_t offset, int32_t format,
+                              const int64_t* storage_dims, uint64_t storage_rank, void* data);
 ANYCANN_API aclScalar* CreateScalar(const void* value, DType dtype);
 ANYCANN_API aclIntArray* CreateIntArray(const int64_t* values, uint64_t size);
 ANYCANN_API aclFloatArray* CreateFloatArray(const float* values, uint64_t size);

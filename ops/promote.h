@@ -10,7 +10,8 @@ namespace anycann {
 constexpr DType Promote(DType a, DType b) {
   if (a == b) return a;
   if (IsComplex(a) || IsComplex(b)) {
-    const bool wide = a == DType::kComplex128 || b == DType::kComplex128 || a == DType::kDouble || b == DType::kDouble;
+    const bool wide =
+        a == DType::kComplex128 || b == DType::kComplex128 || a == DType::kDouble || b == DType::kDouble;
     if (wide) return DType::kComplex128;
     const DType other = IsComplex(a) ? b : a, complex = IsComplex(a) ? a : b;
     if (complex == DType::kComplex64 || IsComplex(other)) return DType::kComplex64;
@@ -46,7 +47,8 @@ constexpr DType PromoteScalar(DType tensor, DType scalar) {
   return tensor;
 }
 
-// The floating type in which a function like exp or a true division computes: integers and bool become float32.
+// The floating type in which a function like exp or a true division computes: integers and bool become
+// float32.
 constexpr DType ToFloating(DType t) { return IsFloating(t) || IsComplex(t) ? t : DType::kFloat; }
 
 }  // namespace anycann

@@ -40,18 +40,12 @@ void* MapAligned(size_t size, size_t alignment) {
 
 const char* Describe(MemoryKind kind) {
   switch (kind) {
-    case MemoryKind::kDevice:
-      return "device memory (aclrtMalloc)";
-    case MemoryKind::kHost:
-      return "host memory (aclrtMallocHost)";
-    case MemoryKind::kRegistered:
-      return "registered host memory (aclrtHostRegister)";
-    case MemoryKind::kManaged:
-      return "managed memory (aclrtMemAllocManaged)";
-    case MemoryKind::kReserved:
-      return "a reserved address range (aclrtReserveMemAddress)";
-    case MemoryKind::kImported:
-      return "memory of another process (aclrtIpcMemImportByKey)";
+    case MemoryKind::kDevice: return "device memory (aclrtMalloc)";
+    case MemoryKind::kHost: return "host memory (aclrtMallocHost)";
+    case MemoryKind::kRegistered: return "registered host memory (aclrtHostRegister)";
+    case MemoryKind::kManaged: return "managed memory (aclrtMemAllocManaged)";
+    case MemoryKind::kReserved: return "a reserved address range (aclrtReserveMemAddress)";
+    case MemoryKind::kImported: return "memory of another process (aclrtIpcMemImportByKey)";
   }
   return "memory";
 }
@@ -195,8 +189,7 @@ Status Free(const char* function, void* address, MemoryKind kind) {
                    address, Describe(block.kind), block.base);
     case MemoryMap::Removal::kOtherKind:
       return Error(kRtParamInvalid, "{}: {} is {}", function, address, Describe(block.kind));
-    case MemoryMap::Removal::kDone:
-      break;
+    case MemoryMap::Removal::kDone: break;
   }
   if (!OwnsPages(kind)) return Status();
   PendingFrees& pending = PendingFrees::Get();

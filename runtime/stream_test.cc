@@ -306,8 +306,7 @@ TEST_F(StreamTest, ManyThreadsManyStreams) {
             ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
             if (i % 64 == 0) static_cast<void>(l.stream->Synchronize(100000));
             break;
-          default:
-            ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
+          default: ASSERT_TRUE(submit(l, flops, nullptr, 0).ok());
         }
       }
       ASSERT_TRUE(Event::Destroy(e).ok());

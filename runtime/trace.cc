@@ -78,18 +78,13 @@ class File {
 
   static const char* KindName(PlanKind kind) {
     switch (kind) {
-      case PlanKind::kKernel:
-        return "operator";
-      case PlanKind::kCopy:
-        return "copy";
-      case PlanKind::kHostCallback:
-        return "callback";
+      case PlanKind::kKernel: return "operator";
+      case PlanKind::kCopy: return "copy";
+      case PlanKind::kHostCallback: return "callback";
       case PlanKind::kEventRecord:
       case PlanKind::kEventWait:
-      case PlanKind::kFlagWait:
-        return "event";
-      case PlanKind::kMarker:
-        return "marker";
+      case PlanKind::kFlagWait: return "event";
+      case PlanKind::kMarker: return "marker";
     }
     return "";
   }

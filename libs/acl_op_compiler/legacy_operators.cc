@@ -1,5 +1,5 @@
-// Operators by name (aclop). Clients fall back to this interface silently when an aclnn operator is missing, so
-// an unknown type must answer an error that names it.
+// Operators by name (aclop). Clients fall back to this interface silently when an aclnn operator is missing,
+// so an unknown type must answer an error that names it.
 #include <string>
 
 #include "acl/acl_op_compiler.h"
@@ -26,15 +26,17 @@ aclError aclopCompileAndExecute(const char* opType, int numInputs, const aclTens
                                 const aclopAttr* attr, aclopEngineType, aclopCompileType, const char*,
                                 aclrtStream stream) {
   if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecute", opType);
-  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream);
+  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr,
+                                 stream);
 }
 
 aclError aclopCompileAndExecuteV2(const char* opType, int numInputs, aclTensorDesc* inputDesc[],
                                   aclDataBuffer* inputs[], int numOutputs, aclTensorDesc* outputDesc[],
-                                  aclDataBuffer* outputs[], aclopAttr* attr, aclopEngineType, aclopCompileType,
-                                  const char*, aclrtStream stream) {
+                                  aclDataBuffer* outputs[], aclopAttr* attr, aclopEngineType,
+                                  aclopCompileType, const char*, aclrtStream stream) {
   if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecuteV2", opType);
-  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream);
+  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr,
+                                 stream);
 }
 
 aclError aclopCompile(const char* opType, int, const aclTensorDesc* const[], int,

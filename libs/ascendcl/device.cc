@@ -181,38 +181,20 @@ aclError aclrtGetDeviceInfo(uint32_t deviceId, aclrtDevAttr attr, int64_t* value
   ANYCANN_NOT_NULL(value);
   RETURN_IF_DOOR_ERROR(CheckDevice(__func__, deviceId));
   switch (attr) {
-    case ACL_DEV_ATTR_AICPU_CORE_NUM:
-      *value = Device::Get(static_cast<int>(deviceId))->cores();
-      return 0;
+    case ACL_DEV_ATTR_AICPU_CORE_NUM: *value = Device::Get(static_cast<int>(deviceId))->cores(); return 0;
     case ACL_DEV_ATTR_AICORE_CORE_NUM:
-    case ACL_DEV_ATTR_CUBE_CORE_NUM:
-      *value = device_facts::kCubeCores;
-      return 0;
-    case ACL_DEV_ATTR_VECTOR_CORE_NUM:
-      *value = device_facts::kVectorCores;
-      return 0;
-    case ACL_DEV_ATTR_WARP_SIZE:
-      *value = 32;
-      return 0;
-    case ACL_DEV_ATTR_MAX_THREAD_PER_VECTOR_CORE:
-      *value = 2048;
-      return 0;
-    case ACL_DEV_ATTR_UBUF_PER_VECTOR_CORE:
-      *value = device_facts::kUnifiedBufferBytes;
-      return 0;
+    case ACL_DEV_ATTR_CUBE_CORE_NUM: *value = device_facts::kCubeCores; return 0;
+    case ACL_DEV_ATTR_VECTOR_CORE_NUM: *value = device_facts::kVectorCores; return 0;
+    case ACL_DEV_ATTR_WARP_SIZE: *value = 32; return 0;
+    case ACL_DEV_ATTR_MAX_THREAD_PER_VECTOR_CORE: *value = 2048; return 0;
+    case ACL_DEV_ATTR_UBUF_PER_VECTOR_CORE: *value = device_facts::kUnifiedBufferBytes; return 0;
     case ACL_DEV_ATTR_TOTAL_GLOBAL_MEM_SIZE:
       *value = Device::Get(static_cast<int>(deviceId))->memory_limit();
       return 0;
-    case ACL_DEV_ATTR_L2_CACHE_SIZE:
-      *value = device_facts::kL2Bytes;
-      return 0;
-    case ACL_DEV_ATTR_PHY_CHIP_ID:
-      *value = deviceId;
-      return 0;
+    case ACL_DEV_ATTR_L2_CACHE_SIZE: *value = device_facts::kL2Bytes; return 0;
+    case ACL_DEV_ATTR_PHY_CHIP_ID: *value = deviceId; return 0;
     case ACL_DEV_ATTR_SMP_ID:
-    case ACL_DEV_ATTR_IS_VIRTUAL:
-      *value = 0;
-      return 0;
+    case ACL_DEV_ATTR_IS_VIRTUAL: *value = 0; return 0;
     default:
       return Answer(Error(kRtFeatureUnsupported, "aclrtGetDeviceInfo: attribute {} is not known for {}",
                           static_cast<int>(attr), GetSettings().soc));
@@ -312,15 +294,9 @@ aclError aclGetDeviceCapability(uint32_t deviceId, aclDeviceInfo deviceInfo, int
   ANYCANN_NOT_NULL(value);
   RETURN_IF_DOOR_ERROR(CheckDevice(__func__, deviceId));
   switch (deviceInfo) {
-    case ACL_DEVICE_INFO_AI_CORE_NUM:
-      *value = device_facts::kCubeCores;
-      return 0;
-    case ACL_DEVICE_INFO_VECTOR_CORE_NUM:
-      *value = device_facts::kVectorCores;
-      return 0;
-    case ACL_DEVICE_INFO_L2_SIZE:
-      *value = device_facts::kL2Bytes;
-      return 0;
+    case ACL_DEVICE_INFO_AI_CORE_NUM: *value = device_facts::kCubeCores; return 0;
+    case ACL_DEVICE_INFO_VECTOR_CORE_NUM: *value = device_facts::kVectorCores; return 0;
+    case ACL_DEVICE_INFO_L2_SIZE: *value = device_facts::kL2Bytes; return 0;
     default:
       return Answer(Error(kInvalidParam, "aclGetDeviceCapability: deviceInfo {} is not known",
                           static_cast<int>(deviceInfo)));

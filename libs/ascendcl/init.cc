@@ -224,12 +224,8 @@ aclError aclGetCannAttribute(aclCannAttr cannAttr, int32_t* value) {
   ANYCANN_NOT_NULL(value);
   switch (cannAttr) {
     case ACL_CANN_ATTR_INF_NAN:
-    case ACL_CANN_ATTR_BF16:
-      *value = 1;
-      return 0;
-    case ACL_CANN_ATTR_JIT_COMPILE:
-      *value = 0;
-      return 0;
+    case ACL_CANN_ATTR_BF16: *value = 1; return 0;
+    case ACL_CANN_ATTR_JIT_COMPILE: *value = 0; return 0;
     default:
       return Answer(
           Error(kInvalidParam, "aclGetCannAttribute: attribute {} is not known", static_cast<int>(cannAttr)));

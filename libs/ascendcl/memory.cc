@@ -26,15 +26,12 @@ Status CurrentDevice(const char* function, int* device) {
 PagePolicy Pages(aclrtMemMallocPolicy policy) {
   switch (static_cast<int>(policy) & 0xff) {  // the rest chooses among kinds of memory that are one here
     case ACL_MEM_MALLOC_NORMAL_ONLY:
-    case ACL_MEM_MALLOC_NORMAL_ONLY_P2P:
-      return PagePolicy::kNormal;
+    case ACL_MEM_MALLOC_NORMAL_ONLY_P2P: return PagePolicy::kNormal;
     case ACL_MEM_MALLOC_HUGE_ONLY:
     case ACL_MEM_MALLOC_HUGE_ONLY_P2P:
     case ACL_MEM_MALLOC_HUGE1G_ONLY:
-    case ACL_MEM_MALLOC_HUGE1G_ONLY_P2P:
-      return PagePolicy::kHugeOnly;
-    default:
-      return PagePolicy::kHugeFirst;
+    case ACL_MEM_MALLOC_HUGE1G_ONLY_P2P: return PagePolicy::kHugeOnly;
+    default: return PagePolicy::kHugeFirst;
   }
 }
 

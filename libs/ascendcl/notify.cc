@@ -20,14 +20,10 @@ aclError OnNotify(const char* function, aclrtNotify handle, aclrtStream stream, 
 
 bool Holds(uint64_t found, uint64_t wanted, uint32_t condition) {
   switch (condition) {
-    case ACL_STREAM_WAIT_VALUE_EQ:
-      return found == wanted;
-    case ACL_STREAM_WAIT_VALUE_AND:
-      return (found & wanted) != 0;
-    case ACL_STREAM_WAIT_VALUE_NOR:
-      return ~(found | wanted) != 0;
-    default:
-      return static_cast<int64_t>(found - wanted) >= 0;
+    case ACL_STREAM_WAIT_VALUE_EQ: return found == wanted;
+    case ACL_STREAM_WAIT_VALUE_AND: return (found & wanted) != 0;
+    case ACL_STREAM_WAIT_VALUE_NOR: return ~(found | wanted) != 0;
+    default: return static_cast<int64_t>(found - wanted) >= 0;
   }
 }
 

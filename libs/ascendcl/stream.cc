@@ -75,14 +75,10 @@ aclError aclrtSetStreamConfigOpt(aclrtStreamConfigHandle* handle, aclrtStreamCon
     return aclError{0};
   };
   switch (attr) {
-    case ACL_RT_STREAM_WORK_ADDR_PTR:
-      return take(&handle->workptr);
-    case ACL_RT_STREAM_WORK_SIZE:
-      return take(&handle->workSize);
-    case ACL_RT_STREAM_FLAG:
-      return take(&handle->flag);
-    case ACL_RT_STREAM_PRIORITY:
-      return take(&handle->priority);
+    case ACL_RT_STREAM_WORK_ADDR_PTR: return take(&handle->workptr);
+    case ACL_RT_STREAM_WORK_SIZE: return take(&handle->workSize);
+    case ACL_RT_STREAM_FLAG: return take(&handle->flag);
+    case ACL_RT_STREAM_PRIORITY: return take(&handle->priority);
     default:
       return Answer(
           Error(kInvalidParam, "aclrtSetStreamConfigOpt: attribute {} is not known", static_cast<int>(attr)));
@@ -202,18 +198,10 @@ aclError aclrtSetStreamAttribute(aclrtStream stream, aclrtStreamAttr stmAttrType
   ANYCANN_NOT_NULL(value);
   return OnStream(__func__, stream, [&](Stream* s) {
     switch (stmAttrType) {
-      case ACL_STREAM_ATTR_FAILURE_MODE:
-        s->set_stops_on_failure(value->failureMode == 1);
-        return Status();
-      case ACL_STREAM_ATTR_FLOAT_OVERFLOW_CHECK:
-        s->overflow_switch = value->overflowSwitch;
-        return Status();
-      case ACL_STREAM_ATTR_USER_CUSTOM_TAG:
-        s->custom_tag = value->userCustomTag;
-        return Status();
-      case ACL_STREAM_ATTR_CACHE_OP_INFO:
-        s->cache_op_info = value->cacheOpInfoSwitch;
-        return Status();
+      case ACL_STREAM_ATTR_FAILURE_MODE: s->set_stops_on_failure(value->failureMode == 1); return Status();
+      case ACL_STREAM_ATTR_FLOAT_OVERFLOW_CHECK: s->overflow_switch = value->overflowSwitch; return Status();
+      case ACL_STREAM_ATTR_USER_CUSTOM_TAG: s->custom_tag = value->userCustomTag; return Status();
+      case ACL_STREAM_ATTR_CACHE_OP_INFO: s->cache_op_info = value->cacheOpInfoSwitch; return Status();
       default:
         return Error(kRtFeatureUnsupported, "aclrtSetStreamAttribute: attribute {} can't be set",
                      static_cast<int>(stmAttrType));
@@ -226,21 +214,11 @@ aclError aclrtGetStreamAttribute(aclrtStream stream, aclrtStreamAttr stmAttrType
   ANYCANN_NOT_NULL(value);
   return OnStream(__func__, stream, [&](Stream* s) {
     switch (stmAttrType) {
-      case ACL_STREAM_ATTR_FAILURE_MODE:
-        value->failureMode = s->stops_on_failure() ? 1 : 0;
-        return Status();
-      case ACL_STREAM_ATTR_FLOAT_OVERFLOW_CHECK:
-        value->overflowSwitch = s->overflow_switch;
-        return Status();
-      case ACL_STREAM_ATTR_USER_CUSTOM_TAG:
-        value->userCustomTag = s->custom_tag;
-        return Status();
-      case ACL_STREAM_ATTR_CACHE_OP_INFO:
-        value->cacheOpInfoSwitch = s->cache_op_info;
-        return Status();
-      case ACL_STREAM_ATTR_PRIORITY:
-        value->streamPriority = s->priority();
-        return Status();
+      case ACL_STREAM_ATTR_FAILURE_MODE: value->failureMode = s->stops_on_failure() ? 1 : 0; return Status();
+      case ACL_STREAM_ATTR_FLOAT_OVERFLOW_CHECK: value->overflowSwitch = s->overflow_switch; return Status();
+      case ACL_STREAM_ATTR_USER_CUSTOM_TAG: value->userCustomTag = s->custom_tag; return Status();
+      case ACL_STREAM_ATTR_CACHE_OP_INFO: value->cacheOpInfoSwitch = s->cache_op_info; return Status();
+      case ACL_STREAM_ATTR_PRIORITY: value->streamPriority = s->priority(); return Status();
       default:
         return Error(kRtFeatureUnsupported, "aclrtGetStreamAttribute: attribute {} is not known",
                      static_cast<int>(stmAttrType));

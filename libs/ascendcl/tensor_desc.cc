@@ -105,10 +105,8 @@ size_t aclDataTypeSize(aclDataType dataType) {
     case ACL_HIFLOAT8:
     case ACL_FLOAT8_E5M2:
     case ACL_FLOAT8_E4M3FN:
-    case ACL_FLOAT8_E8M0:
-      return 1;  // types of the interface that the engine has no arithmetic for
-    default:
-      return static_cast<size_t>(anycann::SizeOf(static_cast<anycann::DType>(dataType)));
+    case ACL_FLOAT8_E8M0: return 1;  // types of the interface that the engine has no arithmetic for
+    default: return static_cast<size_t>(anycann::SizeOf(static_cast<anycann::DType>(dataType)));
   }
 }
 

@@ -15,11 +15,12 @@ namespace {
 
 // Every query checks its handle and result pointers in the same words.
 template <class H>
-anycann::Status CheckQuery(const char* function, const H* handle, std::initializer_list<const void*> results) {
+anycann::Status CheckQuery(const char* function, const H* handle,
+                           std::initializer_list<const void*> results) {
   if (handle == nullptr) return Error(anycann::kParamNullptr, "{}: the handle is null", function);
   if (!handles::Alive(handle))
-    return Error(anycann::kParamInvalid, "{}: {} is not a live {}", function, static_cast<const void*>(handle),
-                 anycann::HandleTraits<H>::kName);
+    return Error(anycann::kParamInvalid, "{}: {} is not a live {}", function,
+                 static_cast<const void*>(handle), anycann::HandleTraits<H>::kName);
   for (const void* r : results)
     if (r == nullptr) return Error(anycann::kParamNullptr, "{}: a result pointer is null", function);
   return anycann::Status();
@@ -29,8 +30,9 @@ template <class H>
 aclnnStatus DestroyHandle(const char* function, const H* handle) {
   if (handle == nullptr) return 0;  // as free(NULL)
   if (handles::Destroy(handle)) return 0;
-  return RecordError(Error(anycann::kParamInvalid, "{}: {} is not a live {}: destroyed before, or another kind of handle",
-                           function, static_cast<const void*>(handle), anycann::HandleTraits<H>::kName));
+  return RecordError(Error(anycann::kParamInvalid,
+                           "{}: {} is not a live {}: destroyed before, or another kind of handle", function,
+                           static_cast<const void*>(handle), anycann::HandleTraits<H>::kName));
 }
 
 // The caller delete[]s the result (aclnn/conventions.md).
@@ -54,25 +56,31 @@ aclnnStatus GetSize(const char* function, const H* handle, uint64_t* size) {
 
 extern "C" {
 
-aclTensor* aclCreateTensor(const int64_t* viewDims, uint64_t viewDimsNum, aclDataType dataType, const int64_t* stride,
-                           int64_t offset, aclFormat format, const int64_t* storageDims, uint64_t storageDimsNum,
-                           void* tensorData) {
-  return handles::CreateTensor(viewDims, viewDimsNum, static_cast<DType>(dataType), stride, offset, format, storageDims,
-                               storageDimsNum, tensorData);
+aclTensor* aclCreateTensor(const int64_t* viewDims, uint64_t viewDimsNum, aclDataType dataType,
+                           const int64_t* stride, int64_t offset, aclFormat format,
+                           const int64_t* storageDims, uint64_t storageDimsNum, void* tensorData) {
+  return handles::CreateTensor(viewDims, viewDimsNum, static_cast<DType>(dataType), stride, offset, format,
+                               storageDims, storageDimsNum, tensorData);
 }
-aclnnStatus aclInitTensor(aclTensor* tensor, const int64_t* viewDims, uint64_t viewDimsNum, aclDataType dataType,
-                          const int64_t* stride, int64_t offset, aclFormat format, const int64_t* storageDims,
-                          uint64_t storageDimsNum, void* tensorDataAddr) {
+aclnnStatus aclInitTensor(aclTensor* tensor, const int64_t* viewDims, uint64_t viewDimsNum,
+                          aclDataType dataType, const int64_t* stride, int64_t offset, aclFormat format,
+                          const int64_t* storageDims, uint64_t storageDimsNum, void* tensorDataAddr) {
   if (auto s = CheckQuery("aclInitTensor", tensor, {}); !s.ok()) return RecordError(s);
-  return RecordError(handles::InitTensor(tensor, viewDims, viewDimsNum, static_cast<DType>(dataType), stride, offset, format,
-                                         storageDims, storageDimsNum, tensorDataAddr));
+  return RecordError(handles::InitTensor(tensor, viewDims, viewDimsNum, static_cast<DType>(dataType), stride,
+                                         offset, format, storageDims, storageDimsNum, tensorDataAddr));
 }
 aclScalar* aclCreateScalar(void* value, aclDataType dataType) {
   return handles::CreateScalar(value, static_cast<DType>(dataType));
 }
-aclIntArray* aclCreateIntArray(const int64_t* value, uint64_t size) { return handles::CreateIntArray(value, size); }
-aclFloatArray* aclCreateFloatArray(const float* value, uint64_t size) { return handles::CreateFloatArray(value, size); }
-aclBoolArray* aclCreateBoolArray(const bool* value, uint64_t size) { return handles::CreateBoolArray(value, size); }
+aclIntArray* aclCreateIntArray(const int64_t* value, uint64_t size) {
+  return handles::CreateIntArray(value, size);
+}
+aclFloatArray* aclCreateFloatArray(const float* value, uint64_t size) {
+  return handles::CreateFloatArray(value, size);
+}
+aclBoolArray* aclCreateBoolArray(const bool* value, uint64_t size) {
+  return handles::CreateBoolArray(value, size);
+}
 aclTensorList* aclCreateTensorList(const aclTensor* const* value, uint64_t size) {
   return handles::CreateTensorList(value, size);
 }
@@ -82,22 +90,34 @@ aclScalarList* aclCreateScalarList(const aclScalar* const* value, uint64_t size)
 
 aclnnStatus aclDestroyTensor(const aclTensor* tensor) { return DestroyHandle("aclDestroyTensor", tensor); }
 aclnnStatus aclDestroyScalar(const aclScalar* scalar) { return DestroyHandle("aclDestroyScalar", scalar); }
-aclnnStatus aclDestroyIntArray(const aclIntArray* array) { return DestroyHandle("aclDestroyIntArray", array); }
-aclnnStatus aclDestroyFloatArray(const aclFloatArray* array) { return DestroyHandle("aclDestroyFloatArray", array); }
-aclnnStatus aclDestroyBoolArray(const aclBoolArray* array) { return DestroyHandle("aclDestroyBoolArray", array); }
-aclnnStatus aclDestroyTensorList(const aclTensorList* array) { return DestroyHandle("aclDestroyTensorList", array); }
-aclnnStatus aclDestroyScalarList(const aclScalarList* array) { return DestroyHandle("aclDestroyScalarList", array); }
+aclnnStatus aclDestroyIntArray(const aclIntArray* array) {
+  return DestroyHandle("aclDestroyIntArray", array);
+}
+aclnnStatus aclDestroyFloatArray(const aclFloatArray* array) {
+  return DestroyHandle("aclDestroyFloatArray", array);
+}
+aclnnStatus aclDestroyBoolArray(const aclBoolArray* array) {
+  return DestroyHandle("aclDestroyBoolArray", array);
+}
+aclnnStatus aclDestroyTensorList(const aclTensorList* array) {
+  return DestroyHandle("aclDestroyTensorList", array);
+}
+aclnnStatus aclDestroyScalarList(const aclScalarList* array) {
+  return DestroyHandle("aclDestroyScalarList", array);
+}
 
 aclnnStatus aclGetViewShape(const aclTensor* tensor, int64_t** viewDims, uint64_t* viewDimsNum) {
   if (auto s = CheckQuery("aclGetViewShape", tensor, {viewDims, viewDimsNum}); !s.ok()) return RecordError(s);
   return CopyOut(tensor->view.dims, tensor->view.rank, viewDims, viewDimsNum);
 }
 aclnnStatus aclGetStorageShape(const aclTensor* tensor, int64_t** storageDims, uint64_t* storageDimsNum) {
-  if (auto s = CheckQuery("aclGetStorageShape", tensor, {storageDims, storageDimsNum}); !s.ok()) return RecordError(s);
+  if (auto s = CheckQuery("aclGetStorageShape", tensor, {storageDims, storageDimsNum}); !s.ok())
+    return RecordError(s);
   return CopyOut(tensor->storage_dims, tensor->storage_rank, storageDims, storageDimsNum);
 }
 aclnnStatus aclGetViewStrides(const aclTensor* tensor, int64_t** stridesValue, uint64_t* stridesNum) {
-  if (auto s = CheckQuery("aclGetViewStrides", tensor, {stridesValue, stridesNum}); !s.ok()) return RecordError(s);
+  if (auto s = CheckQuery("aclGetViewStrides", tensor, {stridesValue, stridesNum}); !s.ok())
+    return RecordError(s);
   return CopyOut(tensor->view.strides, tensor->view.rank, stridesValue, stridesNum);
 }
 aclnnStatus aclGetViewOffset(const aclTensor* tensor, int64_t* offset) {
@@ -133,7 +153,8 @@ aclnnStatus aclGetScalarListSize(const aclScalarList* scalarList, uint64_t* size
 aclnnStatus aclSetRawTensorAddr(aclTensor* tensor, void* addr) {
   if (auto s = CheckQuery("aclSetRawTensorAddr", tensor, {}); !s.ok()) return RecordError(s);
   tensor->base = addr;
-  tensor->view.data = addr == nullptr ? nullptr : static_cast<char*>(addr) + tensor->offset * SizeOf(tensor->view.dtype);
+  tensor->view.data =
+      addr == nullptr ? nullptr : static_cast<char*>(addr) + tensor->offset * SizeOf(tensor->view.dtype);
   return 0;
 }
 aclnnStatus aclGetRawTensorAddr(const aclTensor* tensor, void** addr) {

@@ -18,16 +18,11 @@ constexpr int kFractalNz = anycann::kFractalNz;
 int NzFor(int64_t c0, int64_t own) {
   if (c0 == own) return kFractalNz;
   switch (c0) {
-    case 16:
-      return anycann::kFractalNzC0_16;
-    case 32:
-      return anycann::kFractalNzC0_32;
-    case 2:
-      return anycann::kFractalNzC0_2;
-    case 4:
-      return anycann::kFractalNzC0_4;
-    default:
-      return anycann::kFractalNzC0_8;
+    case 16: return anycann::kFractalNzC0_16;
+    case 32: return anycann::kFractalNzC0_32;
+    case 2: return anycann::kFractalNzC0_2;
+    case 4: return anycann::kFractalNzC0_4;
+    default: return anycann::kFractalNzC0_8;
   }
 }
 

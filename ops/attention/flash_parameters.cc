@@ -104,19 +104,15 @@ Status SparseMode(Call& call, const FlashParameters& p, FlashPlan* plan) {
     case 5:
       plan->has_mask = p.mask != nullptr;
       return plan->has_mask ? Status() : call.Invalid("sparseMode {} needs attenMask", p.sparse_mode);
-    case 2:
-      return band(false, kUnbounded, 0), Status();
-    case 3:
-      return band(true, kUnbounded, 0), Status();
-    case 4:
-      return band(true, p.before, p.after), Status();
+    case 2: return band(false, kUnbounded, 0), Status();
+    case 3: return band(true, kUnbounded, 0), Status();
+    case 4: return band(true, p.before, p.after), Status();
     case 6:
       if (p.prefix == nullptr || static_cast<int64_t>(p.prefix->size) != a.batches)
         return call.Invalid("sparseMode 6 needs a prefix for each of {} batches", a.batches);
       plan->prefix.assign(p.prefix->begin(), p.prefix->end());
       return band(true, kUnbounded, 0), Status();
-    default:
-      return call.Invalid("sparseMode is {}, expected 0 to 6", p.sparse_mode);
+    default: return call.Invalid("sparseMode is {}, expected 0 to 6", p.sparse_mode);
   }
 }
 

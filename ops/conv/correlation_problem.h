@@ -68,14 +68,10 @@ class CorrelationProblem {
       return;
     }
     switch (filter_.dtype) {
-      case DType::kFloat:
-        return GatherFilter<float>(to, data, lines, begin, end);
-      case DType::kFloat16:
-        return GatherFilter<Half>(to, data, lines, begin, end);
-      case DType::kBFloat16:
-        return GatherFilter<BFloat16>(to, data, lines, begin, end);
-      default:
-        return GatherFilter<double>(to, data, lines, begin, end);
+      case DType::kFloat: return GatherFilter<float>(to, data, lines, begin, end);
+      case DType::kFloat16: return GatherFilter<Half>(to, data, lines, begin, end);
+      case DType::kBFloat16: return GatherFilter<BFloat16>(to, data, lines, begin, end);
+      default: return GatherFilter<double>(to, data, lines, begin, end);
     }
   }
 

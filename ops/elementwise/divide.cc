@@ -117,23 +117,17 @@ Status aclnn::Divs(Call& call, const aclTensor* self, const aclScalar* other, ac
 }
 Status aclnn::DivMod(Call& call, const aclTensor* self, const aclTensor* other, int mode, aclTensor* out) {
   switch (static_cast<Rounding>(mode)) {
-    case Rounding::kNone:
-      return DivideTensors<Rounding::kNone>(call, self, other, out);
-    case Rounding::kTruncate:
-      return DivideTensors<Rounding::kTruncate>(call, self, other, out);
-    case Rounding::kFloor:
-      return DivideTensors<Rounding::kFloor>(call, self, other, out);
+    case Rounding::kNone: return DivideTensors<Rounding::kNone>(call, self, other, out);
+    case Rounding::kTruncate: return DivideTensors<Rounding::kTruncate>(call, self, other, out);
+    case Rounding::kFloor: return DivideTensors<Rounding::kFloor>(call, self, other, out);
   }
   return BadMode(call, mode);
 }
 Status aclnn::DivMods(Call& call, const aclTensor* self, const aclScalar* other, int mode, aclTensor* out) {
   switch (static_cast<Rounding>(mode)) {
-    case Rounding::kNone:
-      return DivideByScalar<Rounding::kNone>(call, self, other, out);
-    case Rounding::kTruncate:
-      return DivideByScalar<Rounding::kTruncate>(call, self, other, out);
-    case Rounding::kFloor:
-      return DivideByScalar<Rounding::kFloor>(call, self, other, out);
+    case Rounding::kNone: return DivideByScalar<Rounding::kNone>(call, self, other, out);
+    case Rounding::kTruncate: return DivideByScalar<Rounding::kTruncate>(call, self, other, out);
+    case Rounding::kFloor: return DivideByScalar<Rounding::kFloor>(call, self, other, out);
   }
   return BadMode(call, mode);
 }

@@ -39,7 +39,8 @@ inline void RunElementwise(const ElementwiseKernel& kernel, std::initializer_lis
                  std::span<const TensorView>(inputs.begin(), inputs.size()), params);
 }
 
-// The elements [begin, end) of the same, in the calling thread: for loops that are parallel over several tensors.
+// The elements [begin, end) of the same, in the calling thread: for loops that are parallel over several
+// tensors.
 void RunElementwiseRange(const ElementwiseKernel& kernel, std::span<const TensorView> outputs,
                          std::span<const TensorView> inputs, const void* params, int64_t begin, int64_t end);
 

@@ -33,7 +33,9 @@ struct Tensor {
 };
 
 // Sanitizer builds have loops for few types: float32 stands in for the others.
-DType Built(DType t) { return VisitType(t, [](auto) {}) ? t : DType::kFloat; }
+DType Built(DType t) {
+  return VisitType(t, [](auto) {}) ? t : DType::kFloat;
+}
 
 // order: the dimensions from the slowest in memory; step: distance of neighbours in the fastest; 0 in `order`
 // keeps all.
@@ -106,7 +108,8 @@ void CheckAddTwice(Tensor& out, const Tensor& a, const TensorView& b_view, const
     for (int64_t k = 0; k < SizeOf(out.view.dtype); ++k) written[byte + static_cast<size_t>(k)] = true;
   });
   for (size_t i = 0; i < written.size(); ++i)
-    ASSERT_TRUE(written[i] || out.storage[i] == before[i]) << "a byte outside the output was written, at " << i;
+    ASSERT_TRUE(written[i] || out.storage[i] == before[i])
+        << "a byte outside the output was written, at " << i;
 }
 
 const std::vector<DType> kTypes = {DType::kFloat,  DType::kFloat16, DType::kBFloat16,

@@ -136,7 +136,8 @@ ElementwiseKernel KernelOf(double cost) {
     const F f = *static_cast<const F*>(params);
     [&]<size_t... I>(std::index_sequence<I...>) {
       if constexpr (std::is_same_v<Result, std::array<R, 2>>)
-        MapLoop(f, static_cast<R*>(out[0]), static_cast<R*>(out[1]), n, static_cast<const Loaded<In>*>(in[I])...);
+        MapLoop(f, static_cast<R*>(out[0]), static_cast<R*>(out[1]), n,
+                static_cast<const Loaded<In>*>(in[I])...);
       else
         MapLoop(f, static_cast<R*>(out[0]), n, static_cast<const Loaded<In>*>(in[I])...);
     }

@@ -9,7 +9,6 @@
 namespace anycann {
 namespace {
 
-
 template <class U>
 void SelectLoop(void* const* out, const void* const* in, int64_t n, const void*) {
   const uint8_t* c = static_cast<const uint8_t*>(in[0]);  // bools; g++ 12 does not vectorise over those

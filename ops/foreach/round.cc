@@ -9,18 +9,12 @@ namespace {
 
 FindKernel FunctionOf(int64_t mode) {
   switch (mode) {
-    case 1:
-      return &FindRound;
-    case 2:
-      return &FindFloor;
-    case 3:
-      return &FindCeil;
-    case 5:
-      return &FindTrunc;
-    case 7:
-      return &FindFrac;
-    default:
-      return nullptr;
+    case 1: return &FindRound;
+    case 2: return &FindFloor;
+    case 3: return &FindCeil;
+    case 5: return &FindTrunc;
+    case 7: return &FindFrac;
+    default: return nullptr;
   }
 }
 

@@ -169,8 +169,7 @@ bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, P
           return static_cast<T>(a * b);
       });
       return true;
-    default:
-      break;
+    default: break;
   }
   if constexpr (!std::is_same_v<T, Complex64> && !std::is_same_v<T, Complex128>) {
     if (reduction == ScatterReduction::kMaximum)

@@ -66,18 +66,10 @@ ScalarValue Neutral(ScatterReduction reduction, DType type) {
                       : is_unsigned        ? (bits == 64 ? -1 : (int64_t{1} << bits) - 1)
                                            : static_cast<int64_t>(~uint64_t{0} >> (65 - bits));
   switch (reduction) {
-    case ScatterReduction::kMultiply:
-      set(1, 1);
-      break;
-    case ScatterReduction::kMaximum:
-      set(-INFINITY, is_unsigned ? 0 : -max - 1);
-      break;
-    case ScatterReduction::kMinimum:
-      set(INFINITY, max);
-      break;
-    default:
-      set(0, 0);
-      break;
+    case ScatterReduction::kMultiply: set(1, 1); break;
+    case ScatterReduction::kMaximum: set(-INFINITY, is_unsigned ? 0 : -max - 1); break;
+    case ScatterReduction::kMinimum: set(INFINITY, max); break;
+    default: set(0, 0); break;
   }
   return v;
 }

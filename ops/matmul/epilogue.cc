@@ -74,7 +74,8 @@ void Combine(T* to, const T* acc, const Addend<T>& addend, T alpha, T beta, int6
 }
 
 template <class T>
-void StoreTyped(const Epilogue& e, const T* acc, int64_t ld, int64_t row, int64_t rows, int64_t column, int64_t columns) {
+void StoreTyped(const Epilogue& e, const T* acc, int64_t ld, int64_t row, int64_t rows, int64_t column,
+                int64_t columns) {
   const T alpha = ScalarOr1<T>(e.alpha), beta = ScalarOr1<T>(e.beta);
   const int64_t out_size = SizeOf(e.out_type);
   const bool in_place = e.out_type == e.accumulator && e.out_column == 1;  // no conversion, no scatter
@@ -118,8 +119,7 @@ void Epilogue::Store(const void* acc, int64_t ld, int64_t row, int64_t rows, int
       return StoreTyped(*this, static_cast<const Complex64*>(acc), ld, row, rows, column, columns);
     case DType::kComplex128:
       return StoreTyped(*this, static_cast<const Complex128*>(acc), ld, row, rows, column, columns);
-    default:
-      return;
+    default: return;
   }
 }
 

@@ -176,16 +176,11 @@ void PackFrom(To* dst, int padded, const Lines& lines, int width, int64_t k) {
 template <class To>
 void PackFloating(To* dst, int padded, const Lines& src, int width, int64_t k) {
   switch (src.dtype) {
-    case DType::kFloat:
-      return PackFrom<To, float>(dst, padded, src, width, k);
-    case DType::kFloat16:
-      return PackFrom<To, Half>(dst, padded, src, width, k);
-    case DType::kBFloat16:
-      return PackFrom<To, BFloat16>(dst, padded, src, width, k);
-    case DType::kDouble:
-      return PackFrom<To, double>(dst, padded, src, width, k);
-    default:
-      return;  // GemmSupports has refused it
+    case DType::kFloat: return PackFrom<To, float>(dst, padded, src, width, k);
+    case DType::kFloat16: return PackFrom<To, Half>(dst, padded, src, width, k);
+    case DType::kBFloat16: return PackFrom<To, BFloat16>(dst, padded, src, width, k);
+    case DType::kDouble: return PackFrom<To, double>(dst, padded, src, width, k);
+    default: return;  // GemmSupports has refused it
   }
 }
 
@@ -193,23 +188,16 @@ template <class To>
 void PackInteger(To* dst, int padded, const Lines& src, int width, int64_t k) {
   switch (src.dtype) {
     case DType::kBool:
-    case DType::kUint8:
-      return PackFrom<To, uint8_t>(dst, padded, src, width, k);
-    case DType::kInt8:
-      return PackFrom<To, int8_t>(dst, padded, src, width, k);
-    case DType::kInt16:
-      return PackFrom<To, int16_t>(dst, padded, src, width, k);
-    case DType::kUint16:
-      return PackFrom<To, uint16_t>(dst, padded, src, width, k);
+    case DType::kUint8: return PackFrom<To, uint8_t>(dst, padded, src, width, k);
+    case DType::kInt8: return PackFrom<To, int8_t>(dst, padded, src, width, k);
+    case DType::kInt16: return PackFrom<To, int16_t>(dst, padded, src, width, k);
+    case DType::kUint16: return PackFrom<To, uint16_t>(dst, padded, src, width, k);
     case DType::kInt32:
       return PackFrom<To, std::conditional_t<sizeof(To) == 4, uint32_t, int32_t>>(dst, padded, src, width, k);
-    case DType::kUint32:
-      return PackFrom<To, uint32_t>(dst, padded, src, width, k);
+    case DType::kUint32: return PackFrom<To, uint32_t>(dst, padded, src, width, k);
     case DType::kInt64:
-    case DType::kUint64:
-      return PackFrom<To, uint64_t>(dst, padded, src, width, k);
-    default:
-      return;  // GemmSupports has refused it
+    case DType::kUint64: return PackFrom<To, uint64_t>(dst, padded, src, width, k);
+    default: return;  // GemmSupports has refused it
   }
 }
 
@@ -231,12 +219,9 @@ void EachComplex(const Lines& src, int width, int64_t k, F&& f) {
 template <class T, class F>
 void VisitComplex(const Lines& src, int width, int64_t k, F&& f) {
   switch (src.dtype) {
-    case DType::kComplex64:
-      return EachComplex<T, Complex64>(src, width, k, f);
-    case DType::kComplex128:
-      return EachComplex<T, Complex128>(src, width, k, f);
-    default:
-      return;  // GemmSupports has refused it
+    case DType::kComplex64: return EachComplex<T, Complex64>(src, width, k, f);
+    case DType::kComplex128: return EachComplex<T, Complex128>(src, width, k, f);
+    default: return;  // GemmSupports has refused it
   }
 }
 

@@ -1,5 +1,5 @@
-// Small products on panels that the caller packs and keeps: for engines that multiply many blocks of the same operands,
-// such as attention. Everything here runs on the calling thread.
+// Small products on panels that the caller packs and keeps: for engines that multiply many blocks of the same
+// operands, such as attention. Everything here runs on the calling thread.
 #pragma once
 
 #include <algorithm>
@@ -30,10 +30,10 @@ inline void PackRightPanels(float* to, const Lines& src, int64_t lines, int64_t 
     Pack(to, kPanelWidth, src.Skip(i), static_cast<int>(std::min<int64_t>(kPanelWidth, lines - i)), k);
 }
 
-// c (m rows, stride ld, n columns rounded up to kPanelWidth) = or += left * right over `depth` units, the first of
-// which is at `left` and `right`; panels lie left_depth and right_depth units apart.
-inline void MultiplyPanels(const float* left, int64_t left_depth, int64_t m, const float* right, int64_t right_depth,
-                           int64_t n, int64_t depth, float* c, int64_t ld, bool add) {
+// c (m rows, stride ld, n columns rounded up to kPanelWidth) = or += left * right over `depth` units, the
+// first of which is at `left` and `right`; panels lie left_depth and right_depth units apart.
+inline void MultiplyPanels(const float* left, int64_t left_depth, int64_t m, const float* right,
+                           int64_t right_depth, int64_t n, int64_t depth, float* c, int64_t ld, bool add) {
   for (int64_t i = 0; i < m; i += kTileRows) {
     const int rows = static_cast<int>(std::min<int64_t>(kTileRows, m - i));
     const TileKernel<FloatLanes> kernel = FindTile<FloatLanes>(kTileVectors, rows);

@@ -61,8 +61,7 @@ void StorePlaces(const PoolGeometry& g, const Taps& taps, PoolPlace place, void*
   const int64_t stride = g.d[2].stride;
   const int64_t* distance = taps.distance.get();
   switch (place) {
-    case PoolPlace::kNone:
-      return;
+    case PoolPlace::kNone: return;
     case PoolPlace::kTap8:
       for (int64_t j = 0; j < n; ++j) static_cast<uint8_t*>(places)[at + j] = static_cast<uint8_t>(tap[j]);
       return;
@@ -200,8 +199,7 @@ template <class T>
 void StoreChunk(const OffsetTable& table, PoolPlace place, void* places, int64_t at, int64_t position,
                 const Tap<T>* tap, int64_t n) {
   switch (place) {
-    case PoolPlace::kNone:
-      return;
+    case PoolPlace::kNone: return;
     case PoolPlace::kTap8:
       for (int64_t j = 0; j < n; ++j) static_cast<uint8_t*>(places)[at + j] = static_cast<uint8_t>(tap[j]);
       return;

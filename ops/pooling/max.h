@@ -13,16 +13,11 @@ namespace anycann {
 enum class PoolPlace : uint8_t { kNone, kIndex32, kIndex64, kTap8, kTap16 };
 constexpr int64_t SizeOf(PoolPlace p) {
   switch (p) {
-    case PoolPlace::kNone:
-      return 0;
-    case PoolPlace::kIndex32:
-      return 4;
-    case PoolPlace::kIndex64:
-      return 8;
-    case PoolPlace::kTap8:
-      return 1;
-    case PoolPlace::kTap16:
-      return 2;
+    case PoolPlace::kNone: return 0;
+    case PoolPlace::kIndex32: return 4;
+    case PoolPlace::kIndex64: return 8;
+    case PoolPlace::kTap8: return 1;
+    case PoolPlace::kTap16: return 2;
   }
   return 0;
 }

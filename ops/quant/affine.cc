@@ -58,14 +58,10 @@ void QuantizeLoop(void* const* out, const void* const* in, int64_t n, const void
   if (a.divide) return run([](float v, float s, float z) { return std::nearbyint(v / s) + z; }, nearest);
   const auto apply = [&a](float v, float s, float z) { return (a.square ? v * s * s : v * s) + z; };
   switch (a.rounding) {
-    case Rounding::kNearest:
-      return run(apply, nearest);
-    case Rounding::kFloor:
-      return run(apply, [](float v) { return std::floor(v); });
-    case Rounding::kCeil:
-      return run(apply, [](float v) { return std::ceil(v); });
-    case Rounding::kTrunc:
-      return run(apply, [](float v) { return std::trunc(v); });
+    case Rounding::kNearest: return run(apply, nearest);
+    case Rounding::kFloor: return run(apply, [](float v) { return std::floor(v); });
+    case Rounding::kCeil: return run(apply, [](float v) { return std::ceil(v); });
+    case Rounding::kTrunc: return run(apply, [](float v) { return std::trunc(v); });
   }
 }
 
@@ -142,12 +138,8 @@ Status Launch(Call& call, InnerLoop loop, DType out_type, const Affine& a, const
 // The range of the integer type of a quantised tensor.
 Status Range(Call& call, const aclTensor* out, const char* name, Affine* a) {
   switch (out->view.dtype) {
-    case DType::kInt8:
-      a->low = -128, a->high = 127;
-      return Status();
-    case DType::kUint8:
-      a->low = 0, a->high = 255;
-      return Status();
+    case DType::kInt8: a->low = -128, a->high = 127; return Status();
+    case DType::kUint8: a->low = 0, a->high = 255; return Status();
     case DType::kInt32:
       a->low = std::numeric_limits<int32_t>::min(), a->high = std::numeric_limits<int32_t>::max();
       return Status();

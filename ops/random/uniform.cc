@@ -88,26 +88,13 @@ Status FromTo(Call& call, const aclTensor* self, int64_t from, int64_t to, const
 Status WithoutFromTo(Call& call, const aclTensor* self, const Seeding& seeding) {
   uint64_t range;
   switch (self->view.dtype) {
-    case DType::kBool:
-      range = 2;
-      break;
-    case DType::kFloat:
-      range = (uint64_t{1} << 24) + 1;
-      break;
-    case DType::kFloat16:
-      range = (uint64_t{1} << 11) + 1;
-      break;
-    case DType::kBFloat16:
-      range = (uint64_t{1} << 8) + 1;
-      break;
-    case DType::kDouble:
-      range = (uint64_t{1} << 53) + 1;
-      break;
-    case DType::kUint64:
-      range = 0;
-      break;
-    default:
-      range = uint64_t{1} << (SizeOf(self->view.dtype) * 8 - (IsUnsigned(self->view.dtype) ? 0 : 1));
+    case DType::kBool: range = 2; break;
+    case DType::kFloat: range = (uint64_t{1} << 24) + 1; break;
+    case DType::kFloat16: range = (uint64_t{1} << 11) + 1; break;
+    case DType::kBFloat16: range = (uint64_t{1} << 8) + 1; break;
+    case DType::kDouble: range = (uint64_t{1} << 53) + 1; break;
+    case DType::kUint64: range = 0; break;
+    default: range = uint64_t{1} << (SizeOf(self->view.dtype) * 8 - (IsUnsigned(self->view.dtype) ? 0 : 1));
   }
   return Integers(call, self, 0, range, seeding);
 }

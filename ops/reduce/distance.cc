@@ -71,16 +71,11 @@ template <class T, class F>
 void VisitMetric(double p, F&& f) {
   const T q = static_cast<T>(p);
   switch (OrderOf(p)) {
-    case Order::kZero:
-      return f(Metric<Order::kZero, T>{q});
-    case Order::kOne:
-      return f(Metric<Order::kOne, T>{q});
-    case Order::kTwo:
-      return f(Metric<Order::kTwo, T>{q});
-    case Order::kInfinity:
-      return f(Metric<Order::kInfinity, T>{q});
-    case Order::kGeneral:
-      return f(Metric<Order::kGeneral, T>{q});
+    case Order::kZero: return f(Metric<Order::kZero, T>{q});
+    case Order::kOne: return f(Metric<Order::kOne, T>{q});
+    case Order::kTwo: return f(Metric<Order::kTwo, T>{q});
+    case Order::kInfinity: return f(Metric<Order::kInfinity, T>{q});
+    case Order::kGeneral: return f(Metric<Order::kGeneral, T>{q});
   }
 }
 

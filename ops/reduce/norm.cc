@@ -105,18 +105,12 @@ bool VisitNorm(DType t, double p, F&& f) {
   return VisitCompute<kFloatingTypes>(t, [&](auto tag) {
     using T = typename decltype(tag)::type;
     switch (KindOf(p)) {
-      case NormKind::kZero:
-        return f(NormFold<T, NormKind::kZero>{p});
-      case NormKind::kOne:
-        return f(NormFold<T, NormKind::kOne>{p});
-      case NormKind::kTwo:
-        return f(NormFold<T, NormKind::kTwo>{p});
-      case NormKind::kInfinity:
-        return f(NormFold<T, NormKind::kInfinity>{p});
-      case NormKind::kMinusInfinity:
-        return f(NormFold<T, NormKind::kMinusInfinity>{p});
-      case NormKind::kGeneral:
-        return f(NormFold<T, NormKind::kGeneral>{p});
+      case NormKind::kZero: return f(NormFold<T, NormKind::kZero>{p});
+      case NormKind::kOne: return f(NormFold<T, NormKind::kOne>{p});
+      case NormKind::kTwo: return f(NormFold<T, NormKind::kTwo>{p});
+      case NormKind::kInfinity: return f(NormFold<T, NormKind::kInfinity>{p});
+      case NormKind::kMinusInfinity: return f(NormFold<T, NormKind::kMinusInfinity>{p});
+      case NormKind::kGeneral: return f(NormFold<T, NormKind::kGeneral>{p});
     }
   });
 }

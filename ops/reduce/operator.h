@@ -28,31 +28,21 @@ constexpr DType WideType(DType t) {
     case DType::kInt8:
     case DType::kUint8:
     case DType::kInt16:
-    case DType::kUint16:
-      return DType::kInt32;
-    case DType::kUint32:
-      return DType::kInt64;
-    default:
-      return ComputeType(t);
+    case DType::kUint16: return DType::kInt32;
+    case DType::kUint32: return DType::kInt64;
+    default: return ComputeType(t);
   }
 }
 // Calls f with the tag of WideType(t), complex ones only if `set` holds kComplexTypes; false otherwise.
 template <unsigned set, class F>
 bool VisitWide(DType t, F&& f) {
   switch (WideType(t)) {
-    case DType::kInt64:
-      f(TypeTag<int64_t>{});
-      return true;
+    case DType::kInt64: f(TypeTag<int64_t>{}); return true;
 #ifndef ANYCANN_FEW_TYPES
-    case DType::kInt32:
-      f(TypeTag<int32_t>{});
-      return true;
-    case DType::kUint64:
-      f(TypeTag<uint64_t>{});
-      return true;
+    case DType::kInt32: f(TypeTag<int32_t>{}); return true;
+    case DType::kUint64: f(TypeTag<uint64_t>{}); return true;
 #endif
-    default:
-      return VisitCompute<set & kFloatingTypes>(t, f);
+    default: return VisitCompute<set & kFloatingTypes>(t, f);
   }
 }
 

@@ -15,18 +15,12 @@ int64_t Blocks(int64_t n, int64_t size) { return (n + size - 1) / size; }
 
 int64_t BlockSize(int32_t format, DType dtype) {
   switch (format) {
-    case kFractalNzC0_16:
-      return 16;
-    case kFractalNzC0_32:
-      return 32;
-    case kFractalNzC0_2:
-      return 2;
-    case kFractalNzC0_4:
-      return 4;
-    case kFractalNzC0_8:
-      return 8;
-    default:
-      return SizeOf(dtype) == 0 ? 0 : 32 / SizeOf(dtype);
+    case kFractalNzC0_16: return 16;
+    case kFractalNzC0_32: return 32;
+    case kFractalNzC0_2: return 2;
+    case kFractalNzC0_4: return 4;
+    case kFractalNzC0_8: return 8;
+    default: return SizeOf(dtype) == 0 ? 0 : 32 / SizeOf(dtype);
   }
 }
 

@@ -1,9 +1,11 @@
-// Makes every allocation of a first-operator scenario fail in turn: initialise, device, stream, memory, tensors, one
-// addition, synchronise, read back, clean up. In each round a call may fail, but only with a code and a sentence; nothing
-// crashes or hangs, and the whole scenario, repeated right after without a failure, works.
+// Makes every allocation of a first-operator scenario fail in turn: initialise, device, stream, memory,
+// tensors, one addition, synchronise, read back, clean up. In each round a call may fail, but only with a
+// code and a sentence; nothing crashes or hangs, and the whole scenario, repeated right after without a
+// failure, works.
 //
-// Each round is a process of its own, so that "first" stays first. malloc, calloc, realloc, aligned_alloc, posix_memalign,
-// mmap and mprotect are interposed; operator new reaches malloc. Thread creation fails through mmap of the stack.
+// Each round is a process of its own, so that "first" stays first. malloc, calloc, realloc, aligned_alloc,
+// posix_memalign, mmap and mprotect are interposed; operator new reaches malloc. Thread creation fails
+// through mmap of the stack.
 #include <dlfcn.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
@@ -140,7 +142,8 @@ void LetGo(Held* h) {
   if (h->initialised) aclFinalize();
 }
 
-// One round in its own process. 0: the failure was answered well, or hit nothing; 10: there was no k-th allocation.
+// One round in its own process. 0: the failure was answered well, or hit nothing; 10: there was no k-th
+// allocation.
 int Round(long k) {
   alarm(20);  // a hang ends the process by signal
   Held first;
@@ -153,7 +156,8 @@ int Round(long k) {
   LetGo(&first);
   Held second;
   if (!Scenario(&second)) {
-    std::printf("allocation %ld failed in %s (%d); afterwards %s returned %d\n", k, "the first run", failed_code, failed_call, failed_code);
+    std::printf("allocation %ld failed in %s (%d); afterwards %s returned %d\n", k, "the first run",
+                failed_code, failed_call, failed_code);
     return 2;
   }
   LetGo(&second);

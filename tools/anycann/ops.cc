@@ -23,7 +23,8 @@ std::string Lower(std::string s) {
   return s;
 }
 
-// share/anycann/ops.tsv: name, tier, family, yes or no; written by the build from the table and the engine's symbols.
+// share/anycann/ops.tsv: name, tier, family, yes or no; written by the build from the table and the engine's
+// symbols.
 std::vector<Row> Load(const std::filesystem::path& path) {
   std::ifstream file(path);
   std::vector<Row> rows;
@@ -45,7 +46,8 @@ std::vector<Row> Load(const std::filesystem::path& path) {
 
 bool Selected(const Row& r, const OpsOptions& o) {
   const std::string filter = Lower(o.filter);
-  if (!filter.empty() && Lower(r.name).find(filter) == std::string::npos && Lower(r.family).find(filter) == std::string::npos)
+  if (!filter.empty() && Lower(r.name).find(filter) == std::string::npos &&
+      Lower(r.family).find(filter) == std::string::npos)
     return false;
   if (!o.tier.empty() && r.tier != o.tier) return false;
   return !(o.implemented && !r.implemented) && !(o.missing && r.implemented);
@@ -55,13 +57,14 @@ void PrintTable(const std::vector<Row>& rows) {
   const Colours& c = colours();
   std::map<std::string, std::pair<int, int>> tiers;
   for (const Row& r : rows) {
-    fmt::print("{}{:<3}{} {} {:<48} {}\n", r.implemented ? c.green : c.yellow, r.implemented ? "yes" : "no", c.reset, r.tier,
-               r.name, r.family);
+    fmt::print("{}{:<3}{} {} {:<48} {}\n", r.implemented ? c.green : c.yellow, r.implemented ? "yes" : "no",
+               c.reset, r.tier, r.name, r.family);
     auto& [have, all] = tiers[r.tier];
     have += r.implemented;
     ++all;
   }
-  for (const auto& [tier, count] : tiers) fmt::print("{}{}: {} of {} implemented{}\n", c.bold, tier, count.first, count.second, c.reset);
+  for (const auto& [tier, count] : tiers)
+    fmt::print("{}{}: {} of {} implemented{}\n", c.bold, tier, count.first, count.second, c.reset);
 }
 
 }  // namespace
@@ -70,7 +73,10 @@ int Ops(const OpsOptions& o) {
   const std::filesystem::path path = Root() / "share/anycann/ops.tsv";
   std::vector<Row> rows = Load(path);
   if (rows.empty()) {
-    fmt::print(stderr, "anycann ops: {} is missing or empty: the toolkit is not complete, build or install it again\n", path.string());
+    fmt::print(
+        stderr,
+        "anycann ops: {} is missing or empty: the toolkit is not complete, build or install it again\n",
+        path.string());
     return 1;
   }
   std::erase_if(rows, [&](const Row& r) { return !Selected(r, o); });
@@ -80,7 +86,8 @@ int Ops(const OpsOptions& o) {
   }
   nlohmann::json list = nlohmann::json::array();
   for (const Row& r : rows)
-    list.push_back({{"name", r.name}, {"tier", r.tier}, {"family", r.family}, {"implemented", r.implemented}});
+    list.push_back(
+        {{"name", r.name}, {"tier", r.tier}, {"family", r.family}, {"implemented", r.implemented}});
   fmt::print("{}\n", list.dump(1));
   return 0;
 }

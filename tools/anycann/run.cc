@@ -24,10 +24,12 @@ void Prepend(const char* variable, const std::string& value) {
 void SetEnvironment(const RunOptions& o) {
   const std::filesystem::path root = Root();
   Prepend("LD_LIBRARY_PATH", (root / "lib64").string());
-  // A level's own folder before lib64 forces that level: the loader would otherwise take the best of glibc-hwcaps.
+  // A level's own folder before lib64 forces that level: the loader would otherwise take the best of
+  // glibc-hwcaps.
   if (!o.isa.empty()) Prepend("LD_LIBRARY_PATH", (root / "lib64/levels" / o.isa).string());
   Prepend("PATH", (root / "bin").string());
-  for (const char* variable : {"ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_AICPU_PATH", "CANN_INSTALL_DIR"})
+  for (const char* variable :
+       {"ASCEND_HOME_PATH", "ASCEND_TOOLKIT_HOME", "ASCEND_AICPU_PATH", "CANN_INSTALL_DIR"})
     setenv(variable, root.c_str(), 1);
   setenv("ASCEND_OPP_PATH", (root / "opp").c_str(), 1);
   if (o.devices > 0) setenv("ANYCANN_DEVICES", std::to_string(o.devices).c_str(), 1);
@@ -96,8 +98,8 @@ int RunAndListFallbacks(const RunOptions& o) {
   if (found.empty()) {
     fmt::print(stderr, "anycann: torch_npu ran nothing on the CPU\n");
   } else {
-    fmt::print(stderr, "anycann: torch_npu ran {} operator{} on the CPU (it warns once for each):\n", found.size(),
-               found.size() == 1 ? "" : "s");
+    fmt::print(stderr, "anycann: torch_npu ran {} operator{} on the CPU (it warns once for each):\n",
+               found.size(), found.size() == 1 ? "" : "s");
     for (const auto& [name, count] : found) fmt::print(stderr, "  {}\n", name);
   }
   return WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status);

@@ -67,14 +67,16 @@ int Smi() {
   fmt::print("+--------+------------------+----------------+----------------+\n");
   for (size_t i = 0; i < m.devices.size(); ++i)
     fmt::print("| npu:{:<2} | {:<16} | {:>10.1f} GiB | {:>10.1f} GiB |\n", i, m.soc,
-               static_cast<double>(m.devices[i].total) / (1 << 30), static_cast<double>(m.devices[i].free) / (1 << 30));
+               static_cast<double>(m.devices[i].total) / (1 << 30),
+               static_cast<double>(m.devices[i].free) / (1 << 30));
   fmt::print("+--------+------------------+----------------+----------------+\n");
   return 0;
 }
 
 int NpuSmi(int argc, char** argv) {
   if (argc < 2 || std::strcmp(argv[1], "info") != 0) {
-    fmt::print("npu-smi of AnyCANN {}: only `npu-smi info` is there; `anycann smi` says more\n", ANYCANN_VERSION);
+    fmt::print("npu-smi of AnyCANN {}: only `npu-smi info` is there; `anycann smi` says more\n",
+               ANYCANN_VERSION);
     return argc < 2 ? 0 : 2;
   }
   Machine m;
@@ -83,14 +85,18 @@ int NpuSmi(int argc, char** argv) {
   fmt::print("+{}+\n", line);
   fmt::print("| npu-smi anycann-{:<20} Version: {:<52}|\n", m.version, m.version);
   fmt::print("+{0:-<27}+{0:-<15}+{0:-<54}+\n", "");
-  fmt::print("| {:<25} | {:<13} | {:<52} |\n", "NPU     Name", "Health", "Power(W)     Temp(C)           Hugepages-Usage(page)");
-  fmt::print("| {:<25} | {:<13} | {:<52} |\n", "Chip", "Bus-Id", "AICore(%)    Memory-Usage(MB)  HBM-Usage(MB)");
+  fmt::print("| {:<25} | {:<13} | {:<52} |\n", "NPU     Name", "Health",
+             "Power(W)     Temp(C)           Hugepages-Usage(page)");
+  fmt::print("| {:<25} | {:<13} | {:<52} |\n", "Chip", "Bus-Id",
+             "AICore(%)    Memory-Usage(MB)  HBM-Usage(MB)");
   fmt::print("+{0:=<27}+{0:=<15}+{0:=<54}+\n", "");
   for (size_t i = 0; i < m.devices.size(); ++i) {
     const Device& d = m.devices[i];
     const size_t used = (d.total - d.free) >> 20, total = d.total >> 20;
-    fmt::print("| {:<25} | {:<13} | {:<52} |\n", fmt::format("{:<7} {}", i, Chip(m.soc)), "OK", "-            -                 0    / 0");
-    fmt::print("| {:<25} | {:<13} | {:<52} |\n", "0", "-", fmt::format("0            0    / 0          {} / {}", used, total));
+    fmt::print("| {:<25} | {:<13} | {:<52} |\n", fmt::format("{:<7} {}", i, Chip(m.soc)), "OK",
+               "-            -                 0    / 0");
+    fmt::print("| {:<25} | {:<13} | {:<52} |\n", "0", "-",
+               fmt::format("0            0    / 0          {} / {}", used, total));
     fmt::print("+{0:=<27}+{0:=<15}+{0:=<54}+\n", "");
   }
   return 0;
