@@ -226,6 +226,9 @@ TEST(SharedEventChild, WaitsAndReads) {
   ASSERT_TRUE(s->Synchronize(Stream::kNever).ok());
   EXPECT_EQ(static_cast<char*>(p)[0], 5);
   EXPECT_TRUE(e->Reached());
+  EXPECT_TRUE(virtual_memory::CloseKey(key).ok());
+  EXPECT_TRUE(Event::Destroy(e).ok());
+  EXPECT_TRUE(Stream::Destroy(s, false).ok());
 }
 
 TEST_F(MemoryTest, EventsOrderStreamsOfTwoProcesses) {
