@@ -17,7 +17,7 @@ foreach(part RANGE 15)
   list(APPEND operator_sources ${ANYCANN_GEN}/doors/opapi/operators_${part}.cc)
 endforeach()
 add_custom_command(
-  OUTPUT ${operator_sources} ${ANYCANN_GEN}/doors/opapi/implemented.txt
+  OUTPUT ${operator_sources} ${ANYCANN_GEN}/doors/opapi/implemented.txt ${ANYCANN_GEN}/fuzz/operators.cc
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/abi/generate.py operators $<TARGET_FILE:anycann> ${ANYCANN_GEN}
   DEPENDS anycann ${ANYCANN_ABI_INPUTS} ${ANYCANN_GEN}/tables.stamp
   COMMENT "Operator doors from the engine's symbols")

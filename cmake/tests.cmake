@@ -31,8 +31,16 @@ if(sources)
   add_test(NAME libs_tests COMMAND libs_tests)
 endif()
 
+# Random arguments for every operator: tools/test.sh fuzz, make fuzz.
+add_executable(fuzz tests/faults/fuzz.cc ${ANYCANN_GEN}/fuzz/operators.cc)
+add_dependencies(fuzz anycann_abi)
+set_source_files_properties(${ANYCANN_GEN}/fuzz/operators.cc PROPERTIES COMPILE_OPTIONS "-O0;-g0")
+target_link_libraries(fuzz PRIVATE anycann_flags ascendcl nnopbase opapi)
+set_target_properties(fuzz PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${test_folder} EXCLUDE_FROM_ALL TRUE)
+
 # Programs of suites that cross rooms, compiled as a client would be.
 file(GLOB fault_programs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/faults/*.cc)
+list(FILTER fault_programs EXCLUDE REGEX "fuzz\\.cc$")
 if(NOT ANYCANN_SANITIZE)  # they interpose malloc themselves
   foreach(source IN LISTS fault_programs)
     get_filename_component(name ${source} NAME_WE)

@@ -36,6 +36,9 @@ struct Attention {
   // nullptr.
   const int64_t* q_ends = nullptr;
   const int64_t* k_ends = nullptr;
+  // Padded sequences: how many rows of each batch count; nullptr: all. Rows beyond are left alone.
+  const int64_t* q_counts = nullptr;
+  const int64_t* k_counts = nullptr;
 
   HeadView q, k, v, out;
   HeadView max, sum;  // float32, `dim` equal copies per row

@@ -228,6 +228,22 @@ Status CheckRowValues(Call& call, const aclTensor* t, const char* name, const Fl
   return Status();
 }
 
+Status CheckOutput(Call& call, const FlashParameters& p, Attention* a) {
+  const char* layout = p.out_layout != nullptr ? p.out_layout : p.layout;
+  TensorView expected = p.query->view;
+  if (layout != p.layout) {  // BNSD to BSND
+    expected.dims[1] = p.query->view.dims[2];
+    expected.dims[2] = p.query->view.dims[1];
+  }
+  expected.dims[expected.rank - 1] =
+      Is(layout, "BSH") || Is(layout, "SBH") ? a->heads * a->value_dim : a->value_dim;
+  if (!p.out->view.SameShape(expected))
+    return call.Invalid("attention output has shape {}, expected {}", ShapeString(p.out->view),
+                        ShapeString(expected));
+  a->out = HeadsOf(p.out->view, layout, a->heads);
+  return Status();
+}
+
 Status FillPlan(Call& call, const FlashParameters& p, FlashPlan* plan) {
   Attention& a = plan->attention;
   RETURN_IF_ERROR(CheckSizes(call, p, &a));
@@ -248,13 +264,7 @@ Status FillPlan(Call& call, const FlashParameters& p, FlashPlan* plan) {
   a.q = HeadsOf(p.query->view, p.layout, a.heads);
   a.k = HeadsOf(p.key->view, p.layout, a.kv_heads);
   a.v = HeadsOf(p.value->view, p.layout, a.kv_heads);
-  TensorView expected = p.query->view;  // but for the size of a value head
-  expected.dims[expected.rank - 1] =
-      Is(p.layout, "BSH") || Is(p.layout, "SBH") ? a.heads * a.value_dim : a.value_dim;
-  if (!p.out->view.SameShape(expected))
-    return call.Invalid("attention output has shape {}, expected {}", ShapeString(p.out->view),
-                        ShapeString(expected));
-  a.out = HeadsOf(p.out->view, p.layout, a.heads);
+  RETURN_IF_ERROR(CheckOutput(call, p, &a));
   return Status();
 }
 
@@ -295,6 +305,8 @@ Attention FlashPlan::Bind(const Run& t) const {
   if (has_sink) a.sink = t[next++].ptr<float>();
   if (!q_ends.empty()) a.q_ends = q_ends.data(), a.k_ends = k_ends.data();
   if (!prefix.empty()) a.prefix = prefix.data();
+  if (!q_counts.empty()) a.q_counts = q_counts.data();
+  if (!k_counts.empty()) a.k_counts = k_counts.data();
   return a;
 }
 

@@ -29,14 +29,15 @@ struct FlashParameters {
   int64_t pse_type = 1;
   const aclTensor* max = nullptr;
   const aclTensor* sum = nullptr;
-  const aclTensor* out = nullptr;  // attention output: written forward, read backward
+  const aclTensor* out = nullptr;    // attention output: written forward, read backward
+  const char* out_layout = nullptr;  // absent: `layout`
 };
 
 // A kernel's attributes by value: `attention` without addresses, and the lists that it points into once they
 // are bound.
 struct FlashPlan {
   Attention attention;
-  std::vector<int64_t> q_ends, k_ends, prefix;
+  std::vector<int64_t> q_ends, k_ends, prefix, q_counts, k_counts;
   // Operands present, in this order after query, key, value, out, max, sum: pse, drop mask, mask, sink.
   bool has_pse = false, has_drop = false, has_mask = false, has_sink = false;
 

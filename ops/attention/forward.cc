@@ -35,7 +35,7 @@ class Forward {
       const SequencePair p = scores_.Pair(b);
       q_most_ = std::max(q_most_, p.q_len);
       k_most_ = std::max(k_most_, p.k_len);
-      if (a.q_ends == nullptr) break;
+      if (a.q_ends == nullptr && a.q_counts == nullptr && a.k_counts == nullptr) break;
     }
     rows_ = a.group() * q_most_;
     value_width_ = RoundUp(a.value_dim, kPanelWidth);

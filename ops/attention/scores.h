@@ -24,7 +24,9 @@ class Scores {
   explicit Scores(const Attention& a) : a_(a) {}
 
   SequencePair Pair(int64_t b) const {
-    if (a_.q_ends == nullptr) return {0, a_.q_len, 0, a_.k_len, b * a_.heads * a_.q_len * a_.k_len};
+    if (a_.q_ends == nullptr)
+      return {0, a_.q_counts != nullptr ? a_.q_counts[b] : a_.q_len, 0,
+              a_.k_counts != nullptr ? a_.k_counts[b] : a_.k_len, b * a_.heads * a_.q_len * a_.k_len};
     SequencePair p{0, 0, 0, 0, 0};
     for (int64_t i = 0; i <= b; ++i) {
       p.drop_bit += a_.heads * p.q_len * p.k_len;

@@ -113,6 +113,16 @@ struct ExponentialDouble {
   }
 };
 
+Status Exponential(Call& call, const aclTensor* self, double lambda, const Seeding& seeding) {
+  const DType type = self->view.dtype;
+  if (!IsFloating(type)) return call.Invalid("selfRef has type {}, expected a floating type", Name(type));
+  if (!(lambda > 0)) return call.Invalid("lambda is {}, expected a positive number", lambda);
+  if (type == DType::kDouble)
+    return LaunchRandomMap<uint64_t>(call, &DrawWideWords, seeding, {}, self, ExponentialDouble{1 / lambda});
+  return LaunchRandomMap<uint32_t>(call, &DrawWords, seeding, {}, self,
+                                   ExponentialFloat{static_cast<float>(1 / lambda)});
+}
+
 }  // namespace
 
 Status aclnn::InplaceUniform(Call& call, const aclTensor* selfRef, double from, double to, uint64_t seed,
@@ -144,17 +154,14 @@ Status aclnn::InplaceRandomWithoutFromToTensor(Call& call, const aclTensor* self
 
 Status aclnn::SimThreadExponential(Call& call, aclTensor* selfRef, int64_t count, double lambda, int64_t seed,
                                    int64_t offset) {
-  const DType type = selfRef->view.dtype;
-  if (!IsFloating(type)) return call.Invalid("selfRef has type {}, expected a floating type", Name(type));
   if (count != selfRef->view.numel())
     return call.Invalid("count is {}, expected selfRef's number of elements, {}", count,
                         selfRef->view.numel());
-  if (!(lambda > 0)) return call.Invalid("lambda is {}, expected a positive number", lambda);
-  if (type == DType::kDouble)
-    return LaunchRandomMap<uint64_t>(call, &DrawWideWords, {seed, offset}, {}, selfRef,
-                                     ExponentialDouble{1 / lambda});
-  return LaunchRandomMap<uint32_t>(call, &DrawWords, {seed, offset}, {}, selfRef,
-                                   ExponentialFloat{static_cast<float>(1 / lambda)});
+  return Exponential(call, selfRef, lambda, {seed, offset});
+}
+Status aclnn::StatelessExponentialTensor(Call& call, aclTensor* selfRef, const aclTensor* seedTensor,
+                                         const aclTensor* offsetTensor, int64_t offset, double lambd) {
+  return Exponential(call, selfRef, lambd, {0, offset, seedTensor, offsetTensor});
 }
 
 }  // namespace anycann

@@ -251,3 +251,50 @@ def test_errors(change, part):
         aclnn.call("FlashAttentionScore", a["q"], a["k"], a["v"], None, None, None, a["mask"], None, 1.0, a["keep"], HUGE, HUGE, a["n"],
                    a["layout"], 0, a["sparse"], torch.empty(1, 2, 4, 8), torch.empty(1, 2, 4, 8), torch.empty(0), a["out"])
     assert part in str(failure.value) and failure.value.code == 161002
+
+
+def infer(q, k, v, out, n, kv=0, layout="BNSD", mask=None, pse=None, q_lengths=None, k_lengths=None, before=HUGE, after=HUGE, sparse=0,
+          lse=None, scale=0.25):
+    aclnn.call("FusedInferAttentionScoreV2", q, [k], [v], pse, mask, q_lengths, k_lengths, *[None] * 17, n, scale, before, after, layout, kv,
+               sparse, 1, 0, 0, lse is not None, 0, 0, out, lse)
+
+
+@pytest.mark.parametrize("layout", ["BNSD", "BSND", "BSH", "BNSD_BSND"])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_inference(dtype, layout):
+    """One token and a prompt, grouped heads, caches that are longer than what counts."""
+    of = layout.split("_")[0]
+    for sq, sk, lengths in ((1, 300, [300, 17]), (70, 90, [90, 33]), (5, 40, None)):
+        b, n, kv, d = 2, 6, 2, 32
+        q, k, v = (cases.tensor(s, dtype, "contiguous", -1, 1, i) for i, s in enumerate([(b, n, sq, d), (b, kv, sk, d), (b, kv, sk, d)]))
+        hidden = torch.zeros(b, 1, sq, sk, dtype=torch.bool)
+        for i, length in enumerate(lengths or []):
+            hidden[i, ..., length:] = True
+        mask = torch.rand(1, 1, sq, sk, generator=torch.Generator().manual_seed(1)) < 0.3
+        mask[..., 0] = False
+        pse = cases.tensor((1, n, sq, sk), dtype, "contiguous", -1, 1, 7)
+        expected, top, total = reference(q.double(), k.double(), v.double(), 0.25, hidden | mask, pse.double(), 0)
+        out, lse = lay(torch.full((b, n, sq, d), 77.0, dtype=dtype), layout.split("_")[-1]), torch.full((b, n, sq, 1), 77.0)
+        infer(lay(q, of), lay(k, of), lay(v, of), out, n, kv, layout, mask, pse, k_lengths=lengths, lse=lse)
+        cases.compare(unlay(out, layout.split("_")[-1], n), expected, **tolerance(dtype))
+        torch.testing.assert_close(lse, (top + total.log()).float(), rtol=1e-4, atol=1e-4)
+
+
+def test_inference_of_padded_queries():
+    q, k = cases.tensor((3, 4, 9, 16), torch.float32, low=-1, high=1), cases.tensor((3, 4, 12, 16), torch.float32, low=-1, high=1, seed=1)
+    q_lengths, k_lengths, out = [9, 4, 0], [12, 6, 3], torch.full((3, 4, 9, 16), 77.0)
+    infer(q, k, k, out, 4, q_lengths=q_lengths, k_lengths=k_lengths, sparse=3)
+    for b in range(3):
+        i, j = q_lengths[b], k_lengths[b]
+        expected, _, _ = reference(q[b:b + 1, :, :i].double(), *[k[b:b + 1, :, :j].double()] * 2, 0.25, band(i, j, HUGE, 0, True))
+        cases.compare(out[b:b + 1, :, :i], expected, **tolerance(torch.float32))
+        assert not out[b, :, i:].any()
+
+
+def test_inference_errors():
+    t = torch.zeros(2, 2, 4, 8)
+    for change, part in ((dict(kv=1), "numKeyValueHeads is 1, but key has 2 heads"), (dict(k_lengths=[5]), "has length 5, expected 0 to 4"),
+                         (dict(k_lengths=[1, 2, 3]), "has 3 lengths, expected 1 or 2"), (dict(lse=torch.zeros(3)), "softmaxLse has shape [3]")):
+        with pytest.raises(aclnn.Failed) as failure:
+            infer(t, t, t, torch.zeros_like(t), 2, **change)
+        assert part in str(failure.value) and failure.value.code == 161002

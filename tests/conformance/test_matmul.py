@@ -242,3 +242,23 @@ def test_errors(arguments, part):
     with pytest.raises(aclnn.Failed) as failure:
         aclnn.call(*arguments)
     assert part in str(failure.value) and failure.value.code == 161002
+
+
+@pytest.mark.parametrize("dtype,tolerance", [(torch.bfloat16, 1e-3), (torch.float32, 2e-5)])
+def test_a_wrong_product_is_found(dtype, tolerance):
+    m, k, n, segments = 21, 70, 300, 3
+    a, b, weight = cases.tensor((m, k), dtype), cases.tensor((k, n), dtype, seed=1), torch.ones(n, dtype=dtype)
+    c = (a.double() @ b.double()).float()
+    for wrong in (None, (0, 0), (20, 299), (13, 150)):
+        given = c.clone()
+        if wrong:
+            given[wrong] += 0.01 * (a[wrong[0]].abs().double() @ b.abs().double().sum(1)).item()
+        verdict = torch.zeros(segments * 3, dtype=torch.uint8)
+        aclnn.call("MatmulAbftVerify", a, b, given, weight, tolerance, verdict)
+        bits = torch.stack([verdict.view(segments, 3) >> i & 1 for i in range(8)], -1).view(segments, 24)[:, :m]
+        found = [(r, s) for s, r in (bits == 0).nonzero().tolist()]
+        assert found == ([(wrong[0], wrong[1] // 100)] if wrong else [])
+    given = c.clone()
+    given[3, 3] = float("nan")
+    aclnn.call("MatmulAbftVerify", a, b, given, weight, tolerance, verdict)
+    assert verdict[0] == 255 - 8

@@ -73,3 +73,47 @@ def test_dynamic_quant(dtype):
     v = x.float()
     assert (((y.float() - offset[..., None]) * scale[..., None] - v).abs() <= scale[..., None] * 0.501 + 1e-6).all()
     assert (y[1, 2] == 0).all() and scale[1, 2] == 0
+
+
+def pack(w):
+    """int8 [.., n] with values of 4 bits -> int32 [.., n / 8], the first value in the lowest bits."""
+    parts = (w.long() & 15).unflatten(-1, (-1, 8)) << (4 * torch.arange(8))
+    value = parts.sum(-1)
+    return torch.where(value >= 2**31, value - 2**32, value).to(torch.int32)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+@pytest.mark.parametrize("transposed", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_quantised_weights(dtype, transposed, bits):
+    g = torch.Generator().manual_seed(0)
+    k, n, high = 96, 40, 2 ** (bits - 1)
+    w = torch.randint(-high, high, (k, n), generator=g, dtype=torch.int8)
+    given = w.t().contiguous() if transposed else w
+    given = pack(given) if bits == 4 else given
+    given = given.t() if transposed else given
+    bias = torch.randn(n, generator=g).to(dtype)
+    for rows in ((1, k), (33, k), (2, 5, k)):
+        x = torch.randn(rows, generator=g).to(dtype)
+        for group, shape in ((0, (1,)), (0, (n,)), (0, (1, n)), (32, (3, n)), (64, (2, n))):
+            scale, offset = (torch.rand(shape, generator=g) + 0.1).to(dtype), torch.randint(-4, 4, shape, generator=g).to(dtype)
+            for o, b in ((None, None), (offset, bias)):
+                def per_row(t):
+                    return t.double().repeat_interleave(group, 0)[:k] if group else t.double()
+                plain = (w.double() + (per_row(o) if o is not None else 0)) * per_row(scale)
+                expected = x.double() @ plain + (b.double() if b is not None else 0)
+                y = torch.full((*rows[:-1], n), 77.0, dtype=dtype)
+                aclnn.call("WeightQuantBatchMatmulV2", x, given, scale, o, None, None, b, group, y)
+                bound = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype] * expected.abs().max().item()
+                torch.testing.assert_close(y.double(), expected, rtol=0, atol=bound)
+
+
+def test_quantised_weights_say_what_is_wrong():
+    x, w = torch.rand(2, 64), torch.zeros(64, 8, dtype=torch.int8)
+    for change, part in ((dict(w=w.float()), "weight has type float32"), (dict(x=torch.rand(2, 63)), "63 columns, 64 rows"),
+                         (dict(scale=torch.rand(2, 8)), "antiquantScale has shape [2,8]"), (dict(group=32), "[2,8]"),
+                         (dict(y=torch.rand(2, 9)), "y has shape [2,9]"), (dict(bias=torch.rand(9)), "biasOptional has shape [9]")):
+        a = dict(x=x, w=w, scale=torch.rand(8), bias=None, group=0, y=torch.rand(2, 8)) | change
+        with pytest.raises(aclnn.Failed) as failure:
+            aclnn.call("WeightQuantBatchMatmulV2", a["x"], a["w"], a["scale"], None, None, None, a["bias"], a["group"], a["y"])
+        assert part in str(failure.value) and failure.value.code == 161002

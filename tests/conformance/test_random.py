@@ -29,6 +29,8 @@ DRAWS = {
     "InplaceUniform": (lambda t, seed=SEED, offset=OFFSET: ("InplaceUniform", t, -2.0, 3.0, seed, offset)),
     "InplaceNormal": (lambda t, seed=SEED, offset=OFFSET: ("InplaceNormal", t, 1.0, 2.0, seed, offset)),
     "SimThreadExponential": (lambda t, seed=SEED, offset=OFFSET: ("SimThreadExponential", t, t.numel(), 1.5, seed, offset)),
+    "StatelessExponentialTensor": (lambda t, seed=SEED, offset=OFFSET: ("StatelessExponentialTensor", t, torch.tensor([seed]),
+                                                                        torch.tensor([offset - 7]), 7, 1.5)),
     "InplaceRandom": (lambda t, seed=SEED, offset=OFFSET: ("InplaceRandom", t, -10, 1000, seed, offset)),
     "InplaceBernoulli": (lambda t, seed=SEED, offset=OFFSET: ("InplaceBernoulli", t, 0.3, seed, offset)),
 }

@@ -1,0 +1,72 @@
+// Random arguments for phase one of every operator. A Source draws arguments of one call from a seed, and
+// owns what they need; the list of operators is generated (abi/operators.py).
+#pragma once
+
+#include <cstdint>
+#include <cstdlib>
+#include <random>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "acl/acl.h"
+#include "aclnn/acl_meta.h"
+
+namespace fuzz {
+
+class Source {
+ public:
+  // describe: print each argument, for one case that is looked at.
+  Source(uint64_t seed, bool describe);
+  ~Source();
+  Source(const Source&) = delete;
+
+  // The next argument, of type T and this name.
+  template <class T>
+  T Draw(const char* name, bool output);
+
+ private:
+  uint64_t Below(uint64_t n) { return n == 0 ? 0 : random_() % n; }
+  bool Once(uint64_t in) { return Below(in) == 0; }
+  template <class T, size_t n>
+  const T& Of(const T (&values)[n]) {
+    return values[Below(n)];
+  }
+  std::vector<int64_t> Shape();
+  aclDataType Type(const std::string& name);
+  aclTensor* Tensor(const char* name, bool output, bool in_list);
+  aclScalar* Scalar(const char* name);
+  aclTensorList* TensorList(const char* name, bool output);
+  int64_t Integer();
+  double Real();
+  void Fill(unsigned char* p, int64_t bytes, aclDataType type);
+  void Say(const char* name, const std::string& value) const;
+
+  std::mt19937_64 random_;
+  bool describe_;
+  std::vector<int64_t> base_;  // the shape that most tensors of a call have
+  aclDataType type_;           // and their type
+  std::vector<void*> memory_;
+  std::vector<aclTensor*> tensors_;  // alive, not in a list
+  std::vector<aclTensorList*> tensor_lists_;
+  std::vector<aclScalar*> scalars_;
+  std::vector<aclScalarList*> scalar_lists_;
+  std::vector<aclIntArray*> int_arrays_;
+  std::vector<aclFloatArray*> float_arrays_;
+  std::vector<aclBoolArray*> bool_arrays_;
+};
+
+struct Operator {
+  const char* name;
+  int (*phase_one)(Source& source, uint64_t* size, aclOpExecutor** executor);
+  int (*phase_two)(void* workspace, uint64_t size, aclOpExecutor* executor, aclrtStream stream);
+};
+const std::vector<Operator>& Operators();
+
+template <class... A>
+int Apply(int (*phase_one)(A..., uint64_t*, aclOpExecutor**), uint64_t* size, aclOpExecutor** executor,
+          std::tuple<A...> arguments) {
+  return std::apply([&](A... a) { return phase_one(a..., size, executor); }, arguments);
+}
+
+}  // namespace fuzz
