@@ -9,6 +9,8 @@ TOOLKIT := $(CURDIR)/build/toolkit
 ANYCANN := $(TOOLKIT)/bin/anycann
 PYTHON := .venv/bin/python
 PREFIX ?= /usr/local/anycann
+CASES ?= 10000000
+SEED ?= 1
 
 .PHONY: help
 help: ## This list
@@ -36,6 +38,13 @@ demo: toolkit venv ## Train on real digits and real text with unmodified torch a
 .PHONY: test
 test: toolkit venv ## Build and run every test, sanitizers included
 	@tools/test.sh
+
+.PHONY: fuzz
+fuzz: system ## Random arguments for every operator under sanitizers: make fuzz CASES=10000000 SEED=1
+	@mkdir -p build
+	@cmake --preset asan > build/configure.log 2>&1 || { cat build/configure.log; exit 1; }
+	@cmake --build build/asan -j $(JOBS) --target fuzz
+	@UBSAN_OPTIONS=print_stacktrace=1 build/asan/tests/fuzz --cases $(CASES) --seed $(SEED)
 
 .PHONY: bench
 bench: toolkit venv ## Ratios against torch's CPU device in the same run: table and JSON under build/bench

@@ -109,7 +109,7 @@ def fuzz_table(operators):
                         f'{"true" if p.mark in ("out", "inout") else "false"})' for p in op.params)
         types = "".join(f", {p.type}" for p in op.params)
         lines.append(f'      {{"{op.name}", [](Source& s, uint64_t* size, aclOpExecutor** executor) {{ return '
-                     f"Apply<{types.removeprefix(', ')}>({op.name}GetWorkspaceSize, size, executor, std::tuple<{types.removeprefix(', ')}>"
+                     f"Apply({op.name}GetWorkspaceSize, size, executor, std::tuple<{types.removeprefix(', ')}>"
                      f"{{{drawn.removeprefix(', ')}}}); }}, {op.name}}},")
     return "\n".join([*lines, "  };", "  return all;", "}", "", "}  // namespace fuzz", ""])
 

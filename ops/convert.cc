@@ -122,12 +122,14 @@ void UnpackLoop(T* __restrict dst, int64_t stride, const T* __restrict src, int6
 
 void Convert(void* dst, DType dst_type, const void* src, DType src_type, int64_t n) {
   if (dst_type == src_type) {
-    if (dst != src) std::memcpy(dst, src, static_cast<size_t>(n * SizeOf(dst_type)));
+    // A client may pass an output that overlaps an input: the values are then its affair.
+    if (dst != src) std::memmove(dst, src, static_cast<size_t>(n * SizeOf(dst_type)));
     return;
   }
   // A look into a table: short pieces are converted often.
   static const LoopTable table;
-  if (Loop loop = table.Find(dst_type, src_type)) loop(dst, src, n);
+  if (Loop loop = table.Find(dst_type, src_type)) return loop(dst, src, n);
+  std::memset(dst, 0, static_cast<size_t>(n * SizeOf(dst_type)));  // sanitizer builds have few types
 }
 
 void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t size) {

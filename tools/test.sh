@@ -36,6 +36,9 @@ unit() {
     ctest --test-dir "build/$preset" --output-on-failure --timeout 600
 }
 
+# Random arguments for every operator under AddressSanitizer and UBSan, two minutes of them; make fuzz goes on longer.
+fuzz() { cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --seconds "${1:-120}"; }
+
 symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
 
 pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; }
@@ -54,6 +57,7 @@ stage allocation ctest --test-dir build/release --output-on-failure -R faults_
 stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
 stage asan unit asan
+stage fuzz fuzz
 stage tsan unit tsan
 
 [ $failed -eq 0 ] || printf 'failed: %s\n' "${failures[*]}"

@@ -1,5 +1,6 @@
 // Rectifiers: relu, leaky relu, threshold, hardtanh, and relu(self + alpha * other).
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
@@ -45,7 +46,7 @@ struct HardtanhGrad {
 template <class T>
 struct AddReluOf {
   T alpha;
-  T operator()(T a, T b) const { return ReluOf<T>{}(static_cast<T>(a + alpha * b)); }
+  T operator()(T a, T b) const { return ReluOf<T>{}(arithmetic::Add(a, arithmetic::Mul(alpha, b))); }
 };
 
 }  // namespace

@@ -49,7 +49,8 @@ Status ReadAttributes(Call& call, int axes, const aclIntArray* stride, const acl
     for (int i = 0; i < 2 * axes; ++i) {
       const int64_t v = (*padding)[i];
       if (v < 0 || v > INT32_MAX) return call.Invalid("padding is {}, expected at least 0", v);
-      (i % 2 ? a->pad_after : a->conv.pad)[kAxes - axes + i / 2] = v;
+      int64_t* pad = i % 2 != 0 ? a->pad_after : a->conv.pad;
+      pad[kAxes - axes + i / 2] = v;
     }
     return Status();
   }

@@ -104,7 +104,7 @@ Status aclnn::TransformBiasRescaleQkv(Call& call, const aclTensor* qkv, const ac
   RETURN_IF_ERROR(call.RequireRank(qkv, "qkv", 3, 3));
   RETURN_IF_ERROR(call.RequireRank(qkvBias, "qkvBias", 1, 1));
   const int64_t batch = qkv->view.dims[0], length = qkv->view.dims[1], width = qkv->view.dims[2];
-  if (numHeads <= 0 || width % (3 * numHeads) != 0)
+  if (numHeads <= 0 || numHeads > width / 3 || width % (3 * numHeads) != 0)
     return call.Invalid(
         "numHeads is {}, expected a positive number such that 3*numHeads divides qkv's last dimension {}",
         numHeads, width);

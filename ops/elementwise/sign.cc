@@ -2,6 +2,7 @@
 #include <numbers>
 
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/complex_math.h"
 #include "ops/elementwise/unary.h"
 
@@ -16,7 +17,7 @@ struct AbsOf {
     else if constexpr (std::is_unsigned_v<T>)
       return x;
     else
-      return static_cast<T>(x < 0 ? T(0) - x : x);  // the least integer stays itself
+      return static_cast<T>(x < 0 ? arithmetic::Sub(T(0), x) : x);  // the least integer stays itself
   }
 };
 template <class T>

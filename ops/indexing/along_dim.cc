@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/parallel.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 #include "ops/indexing/positions.h"
 #include "ops/indexing/slices.h"
@@ -154,20 +155,10 @@ bool ScatterReduce(const TensorView& target, int dim, const TensorView& index, P
                    const TensorView& src, ScatterReduction reduction) {
   switch (reduction) {
     case ScatterReduction::kAdd:
-      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>)
-          return a || b;
-        else
-          return static_cast<T>(a + b);
-      });
+      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T { return arithmetic::Add(a, b); });
       return true;
     case ScatterReduction::kMultiply:
-      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>)
-          return a && b;
-        else
-          return static_cast<T>(a * b);
-      });
+      Scatter<T>(target, dim, index, reader, src, [](T a, T b) -> T { return arithmetic::Mul(a, b); });
       return true;
     default: break;
   }

@@ -119,7 +119,11 @@ Status aclnn::IndexSelect(Call& call, const aclTensor* self, int64_t dim, const 
   RETURN_IF_ERROR(RequireIndex(call, index, "index"));
   RETURN_IF_ERROR(call.RequireRank(index, "index", 0, 1));
   TensorView expected = self->view;
-  if (expected.rank > 0) expected.dims[d] = index->view.numel();
+  if (expected.rank > 0)
+    expected.dims[d] = index->view.numel();
+  else if (index->view.numel() != 1)
+    return call.Invalid("index has shape {}, expected one element: self has no dimensions",
+                        ShapeString(index->view));
   RETURN_IF_ERROR(call.RequireShape(out, "out", expected.dims, expected.rank));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();

@@ -26,11 +26,12 @@ bool AddBlock(const int64_t* __restrict index, int64_t n, int64_t size, int64_t 
     const int64_t x = index[i];
     outside |= (static_cast<uint64_t>(x) - low) | (high - static_cast<uint64_t>(x));
     const int64_t offset =
-        static_cast<int64_t>(static_cast<uint64_t>(x + (x < 0 ? size : 0)) * static_cast<uint64_t>(stride));
+        static_cast<int64_t>((static_cast<uint64_t>(x) + (x < 0 ? static_cast<uint64_t>(size) : 0)) *
+                             static_cast<uint64_t>(stride));
     if constexpr (first)
       out[i] = offset;
     else
-      out[i] += offset;
+      out[i] = static_cast<int64_t>(static_cast<uint64_t>(out[i]) + static_cast<uint64_t>(offset));
   }
   return static_cast<int64_t>(outside) >= 0;
 }

@@ -64,6 +64,7 @@ ScalarValue Neutral(ScatterReduction reduction, DType type) {
   const bool is_unsigned = IsUnsigned(type) || type == DType::kBool;
   const int64_t max = type == DType::kBool ? 1
                       : is_unsigned        ? (bits == 64 ? -1 : (int64_t{1} << bits) - 1)
+                      : bits > 64          ? 0  // complex: no extremes
                                            : static_cast<int64_t>(~uint64_t{0} >> (65 - bits));
   switch (reduction) {
     case ScatterReduction::kMultiply: set(1, 1); break;

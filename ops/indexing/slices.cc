@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "base/parallel.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 #include "ops/operand.h"
 
@@ -152,21 +153,12 @@ struct Adder {
 
   void operator()(T* to, int64_t stride, const T* from, int64_t from_stride, int64_t n, int64_t p) const {
     if (!scaled) {
-      Each(to, stride, from, from_stride, n, [](T a, T b) -> T {
-        if constexpr (std::is_same_v<T, bool>)
-          return a || b;
-        else
-          return static_cast<T>(a + b);
-      });
+      Each(to, stride, from, from_stride, n, [](T a, T b) -> T { return arithmetic::Add(a, b); });
       return;
     }
     const T factor = scales != nullptr ? scales[p] : alpha;
-    Each(to, stride, from, from_stride, n, [factor](T a, T b) -> T {
-      if constexpr (std::is_same_v<T, bool>)
-        return a || (factor && b);
-      else
-        return static_cast<T>(a + factor * b);
-    });
+    Each(to, stride, from, from_stride, n,
+         [factor](T a, T b) -> T { return arithmetic::Add(a, arithmetic::Mul(factor, b)); });
   }
   template <class F>
   static void Each(T* to, int64_t stride, const T* from, int64_t from_stride, int64_t n, const F& f) {

@@ -1,5 +1,6 @@
 // The cross product of three-dimensional vectors along a dimension.
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
@@ -7,7 +8,9 @@ namespace {
 
 template <class T>
 struct Minor {
-  T operator()(T a, T b, T c, T d) const { return a * b - c * d; }
+  T operator()(T a, T b, T c, T d) const {
+    return arithmetic::Sub(arithmetic::Mul(a, b), arithmetic::Mul(c, d));
+  }
 };
 
 }  // namespace

@@ -20,7 +20,7 @@ struct Parts {
     length = std::min(g.inner, kPartElements);
     rows = std::max<int64_t>(1, kPartElements / std::max<int64_t>(g.inner, 1));
     row_parts = (g.rows + rows - 1) / rows;
-    inner_parts = (g.inner + length - 1) / length;
+    inner_parts = length > 0 ? (g.inner + length - 1) / length : 0;
   }
   int64_t count() const { return row_parts * inner_parts; }
 };

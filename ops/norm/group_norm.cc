@@ -22,7 +22,10 @@ Status RequireShape(Call& call, const aclTensor* x, const char* name, const Shap
   if (s.n < 0 || s.c < 1 || s.hw < 0 || s.groups < 1 || s.c % s.groups != 0)
     return call.Invalid("N, C, HxW, group are {}, {}, {}, {}: C must be a multiple of group", s.n, s.c, s.hw,
                         s.groups);
-  if (x->view.numel() == s.n * s.c * s.hw) return Status();
+  int64_t elements;
+  const bool fits = !__builtin_mul_overflow(s.n, s.c, &elements) &&
+                    !__builtin_mul_overflow(elements, s.hw, &elements) && x->view.numel() == elements;
+  if (fits) return Status();
   return call.Invalid("{} has shape {}, expected N * C * HxW = {} * {} * {} elements", name,
                       ShapeString(x->view), s.n, s.c, s.hw);
 }

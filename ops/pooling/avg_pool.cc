@@ -7,6 +7,7 @@
 
 #include "aclnn_ops.h"
 #include "base/parallel.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/pooling/geometry.h"
 
 namespace anycann {
@@ -49,7 +50,7 @@ struct Windows {
 
 template <class T>
 void AddRow(T* __restrict to, const T* __restrict from, int64_t n) {
-  for (int64_t i = 0; i < n; ++i) to[i] += from[i];
+  for (int64_t i = 0; i < n; ++i) to[i] = arithmetic::Add(to[i], from[i]);
 }
 
 // sums[o] = sum of row over window o.

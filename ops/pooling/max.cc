@@ -7,6 +7,7 @@
 #include <type_traits>
 
 #include "base/parallel.h"
+#include "ops/elementwise/arithmetic.h"
 
 namespace anycann {
 namespace {
@@ -366,7 +367,7 @@ Status RunMaxPoolBackward(const char* op, const PoolGeometry& g, PoolPlace place
       std::fill(to, to + inputs, T(0));
       ForEachIndex(g, taps, table ? &*table : nullptr, place, places, p, [&](int64_t o, int64_t index) {
         if (static_cast<uint64_t>(index) < static_cast<uint64_t>(inputs)) [[likely]]
-          to[index] += from[o];
+          to[index] = arithmetic::Add(to[index], from[o]);
         else
           bad = true;
       });

@@ -30,7 +30,9 @@ Status PlanesOf(Call& call, int dims, const aclTensor* values, const aclTensor* 
     expected[i] = i < lead ? values->view.dims[i] : (*size)[i - lead];
     if (expected[i] < 0)
       return call.Invalid("outputSize is {}, expected values of at least 0", ShapeString(size->values, dims));
-    (i < lead ? p->count : p->m) *= expected[i];
+    int64_t& product = i < lead ? p->count : p->m;
+    if (__builtin_mul_overflow(product, expected[i], &product))
+      return call.Invalid("outputSize is {}, too large", ShapeString(size->values, dims));
     if (i >= lead) p->n *= values->view.dims[i];
   }
   return call.RequireShape(places, places_name, expected, values->view.rank);

@@ -137,7 +137,8 @@ Status MakeMask(Call& call, const aclIntArray* shape, double p, const Seeding& s
   RETURN_IF_ERROR(CheckSeeding(call, seeding));
   int64_t n = 1;
   for (const int64_t d : *shape)
-    if (d < 0 || __builtin_mul_overflow(n, d, &n)) return call.Invalid("shape has the dimension {}", d);
+    if (d < 0 || __builtin_mul_overflow(n, d, &n) || n > INT64_MAX - kMaskAlign)
+      return call.Invalid("shape has the dimension {}", d);
   RETURN_IF_ERROR(CheckMask(call, out, "out", n, MaskBytes(n)));
   if (n == 0) return call.Nothing();
   Arg operands[3] = {Out(out)};

@@ -86,6 +86,7 @@ Status FromTo(Call& call, const aclTensor* self, int64_t from, int64_t to, const
 
 // All that the type can hold from 0 on; for floating types the integers that it holds exactly.
 Status WithoutFromTo(Call& call, const aclTensor* self, const Seeding& seeding) {
+  if (IsComplex(self->view.dtype)) return Unsupported(call, self->view.dtype);
   uint64_t range;
   switch (self->view.dtype) {
     case DType::kBool: range = 2; break;

@@ -1,5 +1,6 @@
 // Element by element over a list of tensors: sum, maximum, minimum.
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 #include "ops/operand.h"
 #include "ops/reduce/extremum.h"
@@ -10,7 +11,7 @@ namespace {
 struct Plus {
   template <class T>
   T operator()(T a, T b) const {
-    return a + b;
+    return arithmetic::Add(a, b);
   }
 };
 template <class Order>

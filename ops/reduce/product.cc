@@ -1,9 +1,12 @@
 // Products.
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/reduce/operator.h"
 
 namespace anycann {
 namespace {
+
+using arithmetic::Mul;
 
 template <class T>
 struct ProductFold {  // T: int64, double or complex128; the engine converts to it
@@ -16,16 +19,17 @@ struct ProductFold {  // T: int64, double or complex128; the engine converts to 
     T lanes[8] = {T(1), T(1), T(1), T(1), T(1), T(1), T(1), T(1)};
     int64_t i = 0;
     for (; i + 8 <= n; i += 8)
-      for (int k = 0; k < 8; ++k) lanes[k] *= x[i + k];
-    for (; i < n; ++i) acc *= x[i];
-    acc *= ((lanes[0] * lanes[1]) * (lanes[2] * lanes[3])) * ((lanes[4] * lanes[5]) * (lanes[6] * lanes[7]));
+      for (int k = 0; k < 8; ++k) lanes[k] = Mul(lanes[k], x[i + k]);
+    for (; i < n; ++i) acc = Mul(acc, x[i]);
+    for (int k = 0; k < 8; k += 2) lanes[k] = Mul(lanes[k], lanes[k + 1]);
+    acc = Mul(acc, Mul(Mul(lanes[0], lanes[2]), Mul(lanes[4], lanes[6])));
   }
   void Columns(T* __restrict acc, const T* __restrict x, int64_t ld, int64_t rows, int64_t cols,
                int64_t) const {
     for (int64_t i = 0; i < rows; ++i)
-      for (int64_t j = 0; j < cols; ++j) acc[j] *= x[i * ld + j];
+      for (int64_t j = 0; j < cols; ++j) acc[j] = Mul(acc[j], x[i * ld + j]);
   }
-  void Merge(T& acc, const T& later) const { acc *= later; }
+  void Merge(T& acc, const T& later) const { acc = Mul(acc, later); }
   T Finish(const T& acc, int64_t) const { return acc; }
 };
 

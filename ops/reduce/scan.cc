@@ -1,5 +1,6 @@
 // Running sums, products, maxima and minima along a dimension.
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/reduce/extremum.h"
 #include "ops/reduce/line_operator.h"
 #include "ops/reduce/operator.h"
@@ -11,14 +12,14 @@ struct Plus {
   static constexpr int kStart = 0;
   template <class T>
   static T Join(T a, T b) {
-    return a + b;
+    return arithmetic::Add(a, b);
   }
 };
 struct Times {
   static constexpr int kStart = 1;
   template <class T>
   static T Join(T a, T b) {
-    return a * b;
+    return arithmetic::Mul(a, b);
   }
 };
 

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/reduce/block_sum.h"
 #include "ops/reduce/operator.h"
 
@@ -20,8 +21,8 @@ struct SumFold {
         acc += SumBlock<T, skip_nan>(x + i, std::min(kSumBlock, n - i));
     } else {
       Acc sum(0);
-      for (int64_t i = 0; i < n; ++i) sum += static_cast<Acc>(x[i]);
-      acc += sum;
+      for (int64_t i = 0; i < n; ++i) sum = arithmetic::Add(sum, static_cast<Acc>(x[i]));
+      acc = arithmetic::Add(acc, sum);
     }
   }
   void Columns(Acc* __restrict acc, const T* __restrict x, int64_t ld, int64_t rows, int64_t cols,
@@ -44,10 +45,10 @@ struct SumFold {
       }
     } else {
       for (int64_t i = 0; i < rows; ++i)
-        for (int64_t j = 0; j < cols; ++j) acc[j] += static_cast<Acc>(x[i * ld + j]);
+        for (int64_t j = 0; j < cols; ++j) acc[j] = arithmetic::Add(acc[j], static_cast<Acc>(x[i * ld + j]));
     }
   }
-  void Merge(Acc& acc, const Acc& later) const { acc += later; }
+  void Merge(Acc& acc, const Acc& later) const { acc = arithmetic::Add(acc, later); }
   Out Finish(const Acc& acc, int64_t) const { return acc; }
 };
 

@@ -80,7 +80,8 @@ Status CheckShape(Call& call, const NetworkHandles<Cell>& h, const NetworkAttrib
   const TensorView& x = h.input->view;
   if (!IsFloating(x.dtype))
     return call.Invalid("input has type {}, expected a floating-point type", Name(x.dtype));
-  if (a.layers < 1) return call.Invalid("numLayers is {}, expected at least 1", a.layers);
+  if (a.layers < 1 || a.layers > 1 << 20)  // far beyond any network: products of it stay in range
+    return call.Invalid("numLayers is {}, expected 1 to {}", a.layers, 1 << 20);
   s->layers = a.layers, s->directions = a.bidirectional ? 2 : 1, s->has_bias = a.has_bias;
   s->batch_first = a.batch_first && h.lengths == nullptr;
   if (h.parameters->size < 2 || h.parameters->values[1] == nullptr || h.parameters->values[1]->view.rank != 2)

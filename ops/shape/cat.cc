@@ -184,7 +184,7 @@ Status aclnn::ChunkCat(Call& call, const aclTensorList* tensors, int64_t dim, in
           "tensors[{}] has shape {}, expected the sizes of tensors[0], {}, before dimension {}", i,
           ShapeString(v), ShapeString(first), d);
     RETURN_IF_ERROR(call.RequireCastable(v.dtype, out, "out"));
-    Part p{columns, (v.dims[d] + numChunks - 1) / numChunks, 1};
+    Part p{columns, v.dims[d] / numChunks + (v.dims[d] % numChunks != 0), 1};
     for (int k = d + 1; k < v.rank; ++k) p.inner *= v.dims[k];
     columns += p.chunk * p.inner;
     parts.push_back(p);

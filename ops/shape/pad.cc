@@ -45,7 +45,7 @@ Status CheckPadded(Call& call, const TensorView& self, const Padding& p, const a
 template <class T>
 void PadRows(const TensorView& out, const TensorView& in, const Padding& p, T value) {
   const int last = out.rank - 1;
-  const int64_t width = out.dims[last], from = std::max<int64_t>(p.before[last], 0);
+  const int64_t width = out.dims[last], from = std::clamp<int64_t>(p.before[last], 0, width);
   const int64_t to = std::max(from, std::min(width, p.before[last] + in.dims[last]));
   int64_t rows = 1;
   for (int i = 0; i < last; ++i) rows *= out.dims[i];
@@ -68,7 +68,7 @@ void PadRows(const TensorView& out, const TensorView& in, const Padding& p, T va
         std::fill(to_row, to_row + width, value);
       } else {
         std::fill(to_row, to_row + from, value);
-        std::memcpy(static_cast<void*>(to_row + from), row + from - p.before[last],
+        std::memmove(static_cast<void*>(to_row + from), row + from - p.before[last],
                     static_cast<size_t>(to - from) * sizeof(T));
         std::fill(to_row + to, to_row + width, value);
       }

@@ -28,12 +28,15 @@ Status ExpandRepeats(const char* op, const TensorView& repeats, int64_t count, i
   for (int64_t i = 0; i < count; ++i) {
     const int64_t x = r[n == 1 ? 0 : i];
     if (x < 0) return Error(kRuntimeError, "{}: repeats[{}] is {}, expected no negative number", op, i, x);
+    if (x > total - sum) {
+      sum = INT64_MAX;
+      break;
+    }
     sum += x;
-    if (sum > total) break;
   }
   if (sum != total)
-    return Error(kRuntimeError, "{}: repeats add up to {}{}, but out has room for {}", op,
-                 sum > total ? "at least " : "", sum, total);
+    return Error(kRuntimeError, "{}: repeats add up to {}, but out has room for {}", op,
+                 sum > total ? "more" : std::to_string(sum), total);
   *rows = NewBuffer<int64_t>(total);
   int64_t* out = rows->get();
   for (int64_t i = 0; i < count; ++i) out = std::fill_n(out, r[n == 1 ? 0 : i], i);
@@ -87,8 +90,12 @@ void RepeatEvenly(const TensorView& self, int64_t repeats, int d, const TensorVi
     spread(self.Select(other, i), out.Select(other, i), d - (other < d));
 }
 
-Status RequireRepeats(Call& call, int64_t repeats) {
-  return repeats >= 0 ? Status() : call.Invalid("repeats is {}, expected no negative number", repeats);
+// `total` becomes count * repeats.
+Status CountRepeated(Call& call, int64_t count, int64_t repeats, int64_t* total) {
+  if (repeats < 0) return call.Invalid("repeats is {}, expected no negative number", repeats);
+  if (__builtin_mul_overflow(count, repeats, total))
+    return call.Invalid("repeats is {}, too many for {} elements", repeats, count);
+  return Status();
 }
 
 }  // namespace
@@ -135,8 +142,8 @@ Status aclnn::RepeatInterleave(Call& call, const aclTensor* self, const aclTenso
 
 Status aclnn::RepeatInterleaveInt(Call& call, const aclTensor* self, int64_t repeats, int64_t,
                                   aclTensor* out) {
-  RETURN_IF_ERROR(RequireRepeats(call, repeats));
-  const int64_t expected = self->view.numel() * repeats;
+  int64_t expected;
+  RETURN_IF_ERROR(CountRepeated(call, self->view.numel(), repeats, &expected));
   RETURN_IF_ERROR(call.RequireShape(out, "out", &expected, 1));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
@@ -149,11 +156,11 @@ Status aclnn::RepeatInterleaveInt(Call& call, const aclTensor* self, int64_t rep
 
 Status aclnn::RepeatInterleaveIntWithDim(Call& call, const aclTensor* self, int64_t repeats, int64_t dim,
                                          int64_t, aclTensor* out) {
-  RETURN_IF_ERROR(RequireRepeats(call, repeats));
   int d;
+  int64_t expected;
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
-  RETURN_IF_ERROR(
-      CheckOut(call, self->view, d, (self->view.rank == 0 ? 1 : self->view.dims[d]) * repeats, out));
+  RETURN_IF_ERROR(CountRepeated(call, self->view.rank == 0 ? 1 : self->view.dims[d], repeats, &expected));
+  RETURN_IF_ERROR(CheckOut(call, self->view, d, expected, out));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   return call.Launch({In(self), Out(out)}, CopyCost(self, out), [d, repeats](const Run& t) -> Status {

@@ -5,6 +5,7 @@
 #include "aclnn_ops.h"
 #include "base/parallel.h"
 #include "ops/call.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/elementwise/map.h"
 #include "ops/operand.h"
 
@@ -65,7 +66,9 @@ Status LaunchSteps(Call& call, const aclScalar* start, const aclScalar* step, co
   // torch casts the attributes to an integer type first.
   if (IsInteger(out->view.dtype)) {
     const int64_t a = start->value.ToInt64(), b = step->value.ToInt64();
-    return LaunchSequence<kIntTypes>(call, out, [=](auto) { return [=](int64_t i) { return a + b * i; }; });
+    return LaunchSequence<kIntTypes>(call, out, [=](auto) {
+      return [=](int64_t i) { return arithmetic::Add(a, arithmetic::Mul(b, i)); };
+    });
   }
   return LaunchSequence<kFloatingTypes>(
       call, out, [=](auto) { return [=](int64_t i) { return from + by * static_cast<double>(i); }; });

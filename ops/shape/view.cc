@@ -79,13 +79,14 @@ SliceRange ReadSlice(int64_t start, int64_t end, int64_t step, int64_t n) {
   if (end < 0) end = std::max<int64_t>(end + n, step < 0 ? -1 : 0);
   start = std::min(start, step < 0 ? n - 1 : n);
   end = std::min(end, step < 0 ? n - 1 : n);
-  const int64_t distance = step < 0 ? start - end : end - start, s = step < 0 ? -step : step;
+  const int64_t distance = step < 0 ? start - end : end - start,
+                s = step == INT64_MIN ? INT64_MAX : std::abs(step);
   return {start, step, distance <= 0 ? 0 : (distance - 1) / s + 1};
 }
 void ApplySlice(TensorView* v, int d, const SliceRange& r) {
   if (r.length > 0) v->data = v->bytes() + r.start * v->strides[d] * SizeOf(v->dtype);
   v->dims[d] = r.length;
-  v->strides[d] *= r.step;
+  if (r.length > 1) v->strides[d] *= r.step;  // of one element it says nothing, and may be any number
 }
 
 }  // namespace

@@ -39,6 +39,10 @@ constexpr const char* kStrings[] = {"none",  "sum",      "mean",     "BSND",    
                                     "tanh",  "update",   "constant", "reflect",   "add",   "half",
                                     "split", "bilinear", "MULTIPLY", "BNSD_BSND", "edge",  "rint"};
 
+constexpr std::pair<aclDataType, const char*> kTypeNames[] = {
+    {ACL_FLOAT, "float32"}, {ACL_INT64, "int64"}, {ACL_INT32, "int32"},   {ACL_UINT8, "uint8"},
+    {ACL_INT8, "int8"},     {ACL_BOOL, "bool"},   {ACL_FLOAT, "a float"}, {ACL_INT64, "an integer"}};
+
 int64_t SizeOfType(aclDataType t) { return static_cast<int64_t>(aclDataTypeSize(t)); }
 
 std::string Text(const std::vector<int64_t>& v) {
@@ -49,7 +53,34 @@ std::string Text(const std::vector<int64_t>& v) {
 
 }  // namespace
 
-Source::Source(uint64_t seed, bool describe) : random_(seed), describe_(describe) {
+bool Repairs::Learn(const std::string& sentence) {
+  for (const char* kind : {" has shape ", " has type "}) {
+    const size_t at = sentence.find(kind),
+                 expected = sentence.find("expected ", at == std::string::npos ? 0 : at);
+    if (at == std::string::npos || expected == std::string::npos) continue;
+    const size_t begin = sentence.rfind(' ', at - 1);
+    const std::string name = sentence.substr(begin + 1, at - begin - 1),
+                      value = sentence.substr(expected + 9);
+    if (kind[5] == 't') {
+      for (const auto& [type, text] : kTypeNames)
+        if (value.compare(0, std::strlen(text), text) == 0) return types.insert_or_assign(name, type).second;
+      continue;
+    }
+    if (value.empty() || value[0] != '[') continue;
+    std::vector<int64_t> shape;
+    for (const char* p = value.c_str() + 1; *p != ']';) {
+      char* end;
+      shape.push_back(std::strtoll(p, &end, 10));
+      if (end == p || (*end != ',' && *end != ']') || shape.back() < 0 || shape.back() > 4096) return false;
+      p = *end == ',' ? end + 1 : end;
+    }
+    return shape.size() <= 8 && shapes.insert_or_assign(name, shape).second;
+  }
+  return false;
+}
+
+Source::Source(uint64_t seed, const Repairs& repairs, bool describe)
+    : random_(seed), repairs_(repairs), describe_(describe) {
   const int64_t rank = static_cast<int64_t>(Below(5));
   for (int64_t i = 0; i < rank; ++i) base_.push_back(Once(20) ? 0 : static_cast<int64_t>(1 + Below(5)));
   if (Once(20)) base_ = {static_cast<int64_t>(100 + Below(400))};
@@ -143,8 +174,10 @@ aclTensor* Source::Tensor(const char* name, bool output, bool in_list) {
       return Say(name, "an earlier tensor"), again;
     }
   }
-  const std::vector<int64_t> shape = Shape();
-  const aclDataType type = Type(name);
+  std::vector<int64_t> shape = Shape();
+  aclDataType type = Type(name);
+  if (const auto repair = repairs_.shapes.find(name); repair != repairs_.shapes.end()) shape = repair->second;
+  if (const auto repair = repairs_.types.find(name); repair != repairs_.types.end()) type = repair->second;
   // Strides: a row-major order of some permutation, gaps, an offset; inputs may repeat along a dimension.
   std::vector<size_t> order(shape.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -344,31 +377,10 @@ struct Counts {
   uint64_t cases = 0, accepted = 0, failed = 0;
 };
 
-// One case; false when it went wrong.
-bool Run(const fuzz::Operator& op, uint64_t seed, uint64_t number, bool describe, aclrtStream stream,
-         Counts* counts) {
-  current_op = op.name;
-  current_case = number;
-  fuzz::Source source(SeedOf(op.name, seed, number), describe);
-  uint64_t size = 0;
-  aclOpExecutor* executor = nullptr;
-  ++counts->cases;
-  const auto wrong = [&](const char* phase, int code, const char* why) {
-    std::printf("%s: %s returned %d: %s\n  again: fuzz --op %s --seed %llu --case %llu\n", op.name, phase,
-                code, why, op.name, static_cast<unsigned long long>(seed),
-                static_cast<unsigned long long>(number));
-    ++counts->failed;
-    return false;
-  };
-  const int code = op.phase_one(source, &size, &executor);
-  if (code != 0) {
-    const char* message = aclGetRecentErrMsg();
-    if (describe) std::printf("phase one: %d %s\n", code, message ? message : "");
-    if (!Documented(code)) return wrong("phase one", code, "not a documented code");
-    if (message == nullptr || std::strstr(message, op.name) == nullptr)
-      return wrong("phase one", code, message == nullptr ? "no sentence" : message);
-    return true;
-  }
+// Phase two of an accepted call, and the wait for it.
+template <class Wrong>
+bool RunAccepted(const fuzz::Operator& op, uint64_t size, aclOpExecutor* executor, bool describe,
+                 aclrtStream stream, Counts* counts, const Wrong& wrong) {
   ++counts->accepted;
   const int second = op.phase_two(nullptr, size, executor, stream);
   if (second != 0) {
@@ -387,6 +399,36 @@ bool Run(const fuzz::Operator& op, uint64_t seed, uint64_t number, bool describe
     std::printf("ran\n");
   }
   return true;
+}
+
+// One case; false when it went wrong.
+bool Run(const fuzz::Operator& op, uint64_t seed, uint64_t number, bool describe, aclrtStream stream,
+         Counts* counts) {
+  current_op = op.name;
+  current_case = number;
+  ++counts->cases;
+  const auto wrong = [&](const char* phase, int code, const char* why) {
+    std::printf("%s: %s returned %d: %s\n  again: fuzz --op %s --seed %llu --case %llu\n", op.name, phase,
+                code, why, op.name, static_cast<unsigned long long>(seed),
+                static_cast<unsigned long long>(number));
+    ++counts->failed;
+    return false;
+  };
+  // Refused for a shape or a type: the same arguments again with what the sentence asks for.
+  fuzz::Repairs repairs;
+  for (int attempt = 0;; ++attempt) {
+    fuzz::Source source(SeedOf(op.name, seed, number), repairs, describe);
+    uint64_t size = 0;
+    aclOpExecutor* executor = nullptr;
+    const int code = op.phase_one(source, &size, &executor);
+    if (code == 0) return RunAccepted(op, size, executor, describe, stream, counts, wrong);
+    const char* message = aclGetRecentErrMsg();
+    if (describe) std::printf("phase one: %d %s\n", code, message ? message : "");
+    if (!Documented(code)) return wrong("phase one", code, "not a documented code");
+    if (message == nullptr || std::strstr(message, op.name) == nullptr)
+      return wrong("phase one", code, message == nullptr ? "no sentence" : message);
+    if (attempt == 6 || !repairs.Learn(message)) return true;
+  }
 }
 
 bool Parse(int argc, char** argv, Options* o) {
@@ -420,6 +462,7 @@ int main(int argc, char** argv) {
   }
   if (o.cases == 0 && o.seconds == 0 && !o.one_case) o.cases = 100000;
   current_seed = o.seed;
+  std::setvbuf(stdout, nullptr, _IOLBF, 0);  // a crash loses nothing
 #if defined(__SANITIZE_ADDRESS__)
   __sanitizer_set_death_callback(ReportDeath);
 #else

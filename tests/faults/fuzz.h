@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <map>
 #include <random>
 #include <string>
 #include <tuple>
@@ -14,10 +15,19 @@
 
 namespace fuzz {
 
+// What to draw instead of a random shape or type for a tensor of that name: learnt from a refusal.
+struct Repairs {
+  std::map<std::string, std::vector<int64_t>> shapes;
+  std::map<std::string, aclDataType> types;
+  // Reads "NAME has shape [..], expected [..]" and "NAME has type .., expected ..". False when there is
+  // nothing to learn.
+  bool Learn(const std::string& sentence);
+};
+
 class Source {
  public:
   // describe: print each argument, for one case that is looked at.
-  Source(uint64_t seed, bool describe);
+  Source(uint64_t seed, const Repairs& repairs, bool describe);
   ~Source();
   Source(const Source&) = delete;
 
@@ -43,6 +53,7 @@ class Source {
   void Say(const char* name, const std::string& value) const;
 
   std::mt19937_64 random_;
+  const Repairs& repairs_;
   bool describe_;
   std::vector<int64_t> base_;  // the shape that most tensors of a call have
   aclDataType type_;           // and their type
@@ -63,9 +74,8 @@ struct Operator {
 };
 const std::vector<Operator>& Operators();
 
-template <class... A>
-int Apply(int (*phase_one)(A..., uint64_t*, aclOpExecutor**), uint64_t* size, aclOpExecutor** executor,
-          std::tuple<A...> arguments) {
+template <class F, class... A>
+int Apply(F phase_one, uint64_t* size, aclOpExecutor** executor, std::tuple<A...> arguments) {
   return std::apply([&](A... a) { return phase_one(a..., size, executor); }, arguments);
 }
 
