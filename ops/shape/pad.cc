@@ -69,7 +69,7 @@ void PadRows(const TensorView& out, const TensorView& in, const Padding& p, T va
       } else {
         std::fill(to_row, to_row + from, value);
         std::memmove(static_cast<void*>(to_row + from), row + from - p.before[last],
-                    static_cast<size_t>(to - from) * sizeof(T));
+                     static_cast<size_t>(to - from) * sizeof(T));
         std::fill(to_row + to, to_row + width, value);
       }
       for (int i = last - 1; i >= 0 && ++index[i] == out.dims[i]; --i) index[i] = 0;
