@@ -36,8 +36,8 @@ unit() {
     ctest --test-dir "build/$preset" --output-on-failure --timeout 600
 }
 
-# Random arguments for every operator under AddressSanitizer and UBSan, two minutes of them; make fuzz goes on longer.
-fuzz() { cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --seconds "${1:-120}"; }
+# Random arguments for every operator under AddressSanitizer and UBSan, about two minutes of them; make fuzz goes on longer.
+fuzz() { cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --cases 2500000; }
 
 symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
 

@@ -275,7 +275,7 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
       const SliceRange r =
           ReadSlice(bit(beginMask, i) ? low : (*begin)[i], bit(endMask, i) ? high : (*end)[i], step, size);
       if (r.length > 0) v.data = v.bytes() + r.start * s.strides[dim] * SizeOf(s.dtype);
-      fits = keep(r.length, s.strides[dim] * step);
+      fits = keep(r.length, r.length > 1 ? s.strides[dim] * step : s.strides[dim]);
     }
     ++dim;
   }
