@@ -37,7 +37,7 @@ unit() {
 }
 
 # Random arguments for every operator under AddressSanitizer and UBSan, about two minutes of them; make fuzz goes on longer.
-fuzz() { cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --cases 2500000; }
+fuzz() { cmake --preset asan > /dev/null && cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --cases 2500000; }
 
 symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
 

@@ -15,12 +15,7 @@ Status LaunchForward(Call& call, const FlashParameters& p) {
   int count = 0;
   RETURN_IF_ERROR(PlanFlash(call, p, true, &plan, args, &count));
   if (p.out->view.empty()) return call.Nothing();
-  const Attention& a = plan.attention;
-  const double scores = static_cast<double>(a.heads * a.q_len) * static_cast<double>(a.k_len) *
-                        static_cast<double>(plan.q_ends.empty() ? a.batches : 1);
-  const Cost cost{2 * scores * static_cast<double>(a.dim + a.value_dim),
-                  static_cast<double>(p.query->view.nbytes() + p.key->view.nbytes() + p.value->view.nbytes() +
-                                      p.out->view.nbytes())};
+  const Cost cost = FlashCost(p, plan);
   return call.Launch(
       std::span<const Arg>(args, count), cost,
       [plan = std::move(plan)](const Run& t) -> Status { return AttentionForward(plan.Bind(t)); });

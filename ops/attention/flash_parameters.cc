@@ -229,9 +229,10 @@ Status CheckRowValues(Call& call, const aclTensor* t, const char* name, const Fl
 }
 
 Status CheckOutput(Call& call, const FlashParameters& p, Attention* a) {
-  const char* layout = p.out_layout != nullptr ? p.out_layout : p.layout;
+  const bool turned = p.out_layout != nullptr;  // BNSD to BSND
+  const char* layout = turned ? p.out_layout : p.layout;
   TensorView expected = p.query->view;
-  if (layout != p.layout) {  // BNSD to BSND
+  if (turned) {
     expected.dims[1] = p.query->view.dims[2];
     expected.dims[2] = p.query->view.dims[1];
   }
@@ -308,6 +309,15 @@ Attention FlashPlan::Bind(const Run& t) const {
   if (!q_counts.empty()) a.q_counts = q_counts.data();
   if (!k_counts.empty()) a.k_counts = k_counts.data();
   return a;
+}
+
+Cost FlashCost(const FlashParameters& p, const FlashPlan& plan) {
+  const Attention& a = plan.attention;
+  const double scores = static_cast<double>(a.heads * a.q_len) * static_cast<double>(a.k_len) *
+                        static_cast<double>(plan.q_ends.empty() ? a.batches : 1);
+  return {2 * scores * static_cast<double>(a.dim + a.value_dim),
+          static_cast<double>(p.query->view.nbytes() + p.key->view.nbytes() + p.value->view.nbytes() +
+                              p.out->view.nbytes())};
 }
 
 Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* plan, Arg* args, int* count) {

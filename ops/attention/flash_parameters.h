@@ -50,6 +50,9 @@ struct FlashPlan {
 Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* plan, Arg* args, int* count);
 inline constexpr int kFlashOperands = 10;
 
+// Of a forward pass.
+Cost FlashCost(const FlashParameters& p, const FlashPlan& plan);
+
 // A tensor of the layout's shape as heads; `heads` is its number of heads (of BSH and SBH, which hide it).
 HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads);
 

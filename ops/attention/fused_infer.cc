@@ -97,10 +97,7 @@ Status LaunchInference(Call& call, const FlashParameters& p, const aclIntArray* 
     args[count++] = Out(log_sums);
   }
   if (p.out->view.empty()) return call.Nothing();
-  const double scores = static_cast<double>(a.batches * a.heads * a.q_len) * static_cast<double>(a.k_len);
-  const Cost cost{2 * scores * static_cast<double>(a.dim + a.value_dim),
-                  static_cast<double>(p.query->view.nbytes() + p.key->view.nbytes() + p.value->view.nbytes() +
-                                      p.out->view.nbytes())};
+  const Cost cost = FlashCost(p, plan);
   return call.Launch(std::span<const Arg>(args, static_cast<size_t>(count)), cost,
                      [plan = std::move(plan), log_sums_at](const Run& t) -> Status {
                        return RunInference(t, plan, log_sums_at);

@@ -12,16 +12,6 @@ namespace {
 constexpr int64_t kPanel =
     64;  // columns that are worked on one by one before a matrix product updates the rest
 
-template <class T>
-MatrixView View(const T* p, int64_t ld) {
-  MatrixView m;
-  m.data = const_cast<T*>(p);
-  m.dtype = kDTypeOf<T>;
-  m.row = ld;
-  m.column = 1;
-  return m;
-}
-
 // c (m x n) -= a (m x k) @ b (k x n)
 template <class T>
 Status SubtractProduct(int64_t m, int64_t n, int64_t k, const MatrixView& a, const MatrixView& b, T* c,
@@ -29,7 +19,7 @@ Status SubtractProduct(int64_t m, int64_t n, int64_t k, const MatrixView& a, con
   if (m == 0 || n == 0 || k == 0) return Status();
   GemmArgs g;
   g.m = m, g.n = n, g.k = k;
-  g.a = a, g.b = b, g.out = g.addend = View(c, ldc);
+  g.a = a, g.b = b, g.out = g.addend = MatrixView::OfRows(c, ldc);
   g.alpha.dtype = DType::kDouble;
   g.alpha.d = -1;
   return Gemm(g);
@@ -89,10 +79,10 @@ Status SolveTriangular(const Triangle& t, int64_t n, int64_t columns, const T* a
     const int64_t begin = (forward ? step : blocks - 1 - step) * kPanel, size = std::min(kPanel, n - begin);
     SolveBlock(t, size, columns, a + begin * lda + begin, lda, b + begin * ldb, ldb);
     const int64_t rest = forward ? begin + size : 0, count = forward ? n - rest : begin;
-    const MatrixView factors =
-        t.transposed ? View(a + begin * lda + rest, lda).Transposed() : View(a + rest * lda + begin, lda);
-    RETURN_IF_ERROR(
-        SubtractProduct(count, columns, size, factors, View(b + begin * ldb, ldb), b + rest * ldb, ldb));
+    const MatrixView factors = t.transposed ? MatrixView::OfRows(a + begin * lda + rest, lda).Transposed()
+                                            : MatrixView::OfRows(a + rest * lda + begin, lda);
+    RETURN_IF_ERROR(SubtractProduct(count, columns, size, factors, MatrixView::OfRows(b + begin * ldb, ldb),
+                                    b + rest * ldb, ldb));
   }
   return Status();
 }
@@ -106,8 +96,8 @@ Status FactorLu(int64_t n, T* a, int64_t* pivots, int* sign) {
     if (end == n) break;
     RETURN_IF_ERROR(SolveTriangular<T>({false, false, true}, end - begin, n - end, a + begin * n + begin, n,
                                        a + begin * n + end, n));
-    RETURN_IF_ERROR(SubtractProduct(n - end, n - end, end - begin, View(a + end * n + begin, n),
-                                    View(a + begin * n + end, n), a + end * n + end, n));
+    RETURN_IF_ERROR(SubtractProduct(n - end, n - end, end - begin, MatrixView::OfRows(a + end * n + begin, n),
+                                    MatrixView::OfRows(a + begin * n + end, n), a + end * n + end, n));
   }
   return Status();
 }
@@ -136,8 +126,9 @@ Status FactorCholesky(int64_t n, T* a, int64_t* failed) {
     if (end == n) break;
     for (int64_t i = end; i < n; ++i)
       for (int64_t j = 0; j < size; ++j) conjugated[(i - end) * size + j] = Conjugate(a[i * n + begin + j]);
-    RETURN_IF_ERROR(SubtractProduct(n - end, n - end, size, View(a + end * n + begin, n),
-                                    View(conjugated.get(), size).Transposed(), a + end * n + end, n));
+    RETURN_IF_ERROR(SubtractProduct(n - end, n - end, size, MatrixView::OfRows(a + end * n + begin, n),
+                                    MatrixView::OfRows(conjugated.get(), size).Transposed(),
+                                    a + end * n + end, n));
   }
   for (int64_t i = 0; i < n; ++i) std::fill(a + i * n + i + 1, a + (i + 1) * n, T(0));
   return Status();

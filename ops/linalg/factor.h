@@ -10,17 +10,10 @@
 
 #include "base/dtype.h"
 #include "base/status.h"
+#include "ops/elementwise/complex_math.h"
 
 namespace anycann {
 
-template <class T>
-struct RealOf {
-  using type = T;
-};
-template <class R>
-struct RealOf<std::complex<R>> {
-  using type = R;
-};
 template <class T>
 using RealType = typename RealOf<T>::type;
 

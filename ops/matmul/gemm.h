@@ -23,6 +23,16 @@ struct MatrixView {
   int64_t batch[kMaxRank] = {};
 
   char* bytes() const { return static_cast<char*>(data); }
+  // Rows of neighbours, `row` elements apart (0: one row for all).
+  template <class T>
+  static MatrixView OfRows(const T* p, int64_t row) {
+    MatrixView m;
+    m.data = const_cast<T*>(p);
+    m.dtype = kDTypeOf<T>;
+    m.row = row;
+    m.column = 1;
+    return m;
+  }
   MatrixView Transposed() const {
     MatrixView t = *this;
     t.row = column;

@@ -44,19 +44,19 @@ struct Groups {
   bool per_column = false;
 };
 
-Status ReadGroups(Call& call, const aclTensor* p, const char* name, const QuantisedWeight& w, int64_t group,
-                  Groups* g) {
-  const TensorView& v = p->view;
+Status ReadGroups(Call& call, const aclTensor* scale, const QuantisedWeight& w, int64_t group, Groups* g) {
+  const TensorView& v = scale->view;
   if (!IsFloating(v.dtype))
-    return call.Invalid("{} has type {}, expected a floating type", name, Name(v.dtype));
+    return call.Invalid("antiquantScale has type {}, expected a floating type", Name(v.dtype));
   g->count = group > 0 ? (w.k + group - 1) / group : 1;
   g->rows = group > 0 ? group : std::max<int64_t>(1, w.k);
   g->per_column = v.numel() != 1 || w.n == 1;
   const bool fits = v.rank == 2 ? v.dims[0] == g->count && v.dims[1] == w.n
                                 : v.rank == 1 && g->count == 1 && v.dims[0] == w.n;
   if (!fits && !(v.numel() == 1 && group <= 0))
-    return call.Invalid("{} has shape {}, expected [1], [{}], [1,{}] or, with antiquantGroupSize, [{},{}]",
-                        name, ShapeString(v), w.n, w.n, g->count, w.n);
+    return call.Invalid(
+        "antiquantScale has shape {}, expected [1], [{}], [1,{}] or, with antiquantGroupSize, [{},{}]",
+        ShapeString(v), w.n, w.n, g->count, w.n);
   return Status();
 }
 
@@ -132,13 +132,14 @@ Status aclnn::WeightQuantBatchMatmulV2(Call& call, const aclTensor* x, const acl
   RETURN_IF_ERROR(ReadWeight(call, weight, &w));
   if (antiquantGroupSize < 0)
     return call.Invalid("antiquantGroupSize is {}, expected 0 or more", antiquantGroupSize);
-  Groups g, of_offset;
-  RETURN_IF_ERROR(ReadGroups(call, antiquantScale, "antiquantScale", w, antiquantGroupSize, &g));
-  if (antiquantOffsetOptional != nullptr) {
-    RETURN_IF_ERROR(call.RequireSameShape(antiquantOffsetOptional, "antiquantOffsetOptional", antiquantScale,
-                                          "antiquantScale"));
-    RETURN_IF_ERROR(ReadGroups(call, antiquantOffsetOptional, "antiquantOffsetOptional", w,
-                               antiquantGroupSize, &of_offset));
+  Groups g;
+  RETURN_IF_ERROR(ReadGroups(call, antiquantScale, w, antiquantGroupSize, &g));
+  if (const aclTensor* offset = antiquantOffsetOptional; offset != nullptr) {
+    RETURN_IF_ERROR(
+        call.RequireSameShape(offset, "antiquantOffsetOptional", antiquantScale, "antiquantScale"));
+    if (!IsFloating(offset->view.dtype))
+      return call.Invalid("antiquantOffsetOptional has type {}, expected a floating type",
+                          Name(offset->view.dtype));
   }
   const TensorView& v = x->view;
   if (v.dims[v.rank - 1] != w.k)

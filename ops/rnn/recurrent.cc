@@ -10,16 +10,6 @@
 namespace anycann {
 namespace {
 
-template <class T>
-MatrixView Matrix(const T* p, int64_t row_stride) {
-  MatrixView m;
-  m.data = const_cast<T*>(p);
-  m.dtype = kDTypeOf<T>;
-  m.row = row_stride;
-  m.column = 1;
-  return m;
-}
-
 // out[m, n] = a @ b (+ out where `add`, + bias along the rows where there is one).
 template <class T>
 Status Multiply(int64_t m, int64_t n, int64_t k, const MatrixView& a, const MatrixView& b, T* out,
@@ -27,9 +17,9 @@ Status Multiply(int64_t m, int64_t n, int64_t k, const MatrixView& a, const Matr
   if (m == 0 || n == 0) return Status();
   GemmArgs g;
   g.m = m, g.n = n, g.k = k;
-  g.a = a, g.b = b, g.out = Matrix(out, n);
+  g.a = a, g.b = b, g.out = MatrixView::OfRows(out, n);
   if (add) g.addend = g.out;
-  if (bias != nullptr) g.addend = Matrix(bias, 0);
+  if (bias != nullptr) g.addend = MatrixView::OfRows(bias, 0);
   return Gemm(g);
 }
 
@@ -136,17 +126,18 @@ Status RunCell(const RecurrentShape& s, int64_t width, const CellWeights<T>& w, 
   const int64_t n = s.hidden, columns = Cell::kGates * n, rows = s.steps * s.batch;
   const auto gates = NewBuffer<T>(rows * columns),
              hidden = NewBuffer<T>(kSplit<Cell> ? s.batch * columns : 0);
-  RETURN_IF_ERROR(Multiply(rows, columns, width, Matrix(x, width), Matrix(w.input, width).Transposed(),
-                           gates.get(), false, w.input_bias));
+  RETURN_IF_ERROR(Multiply(rows, columns, width, MatrixView::OfRows(x, width),
+                           MatrixView::OfRows(w.input, width).Transposed(), gates.get(), false,
+                           w.input_bias));
   for (int64_t step = 0; step < s.steps; ++step) {
     const int64_t t = reverse ? s.steps - 1 - step : step;
     T* in = gates.get() + t * s.batch * columns;
-    const MatrixView weights = Matrix(w.hidden, n).Transposed();
+    const MatrixView weights = MatrixView::OfRows(w.hidden, n).Transposed();
     if (kSplit<Cell>)
-      RETURN_IF_ERROR(
-          Multiply(s.batch, columns, n, Matrix(state[0], n), weights, hidden.get(), false, w.hidden_bias));
+      RETURN_IF_ERROR(Multiply(s.batch, columns, n, MatrixView::OfRows(state[0], n), weights, hidden.get(),
+                               false, w.hidden_bias));
     else
-      RETURN_IF_ERROR(Multiply(s.batch, columns, n, Matrix(state[0], n), weights, in, true));
+      RETURN_IF_ERROR(Multiply(s.batch, columns, n, MatrixView::OfRows(state[0], n), weights, in, true));
     ParallelFor(s.batch, RowGrain(n), [&](int64_t b, int64_t e) {
       for (; b < e; ++b) {
         T* out = y + (t * s.batch + b) * y_stride;
@@ -206,16 +197,18 @@ Status RunCellBackward(const RecurrentShape& s, int64_t width, const CellWeights
         BackwardRow(Cell(), n, saved, previous, row_dstate, &dgates[row * columns], dhidden + row * columns);
       }
     });
-    RETURN_IF_ERROR(Multiply(s.batch, n, columns, Matrix(dhidden + t * s.batch * columns, columns),
-                             Matrix(w.hidden, n), dstate[0], true));
+    RETURN_IF_ERROR(Multiply(s.batch, n, columns,
+                             MatrixView::OfRows(dhidden + t * s.batch * columns, columns),
+                             MatrixView::OfRows(w.hidden, n), dstate[0], true));
   }
-  const MatrixView all = Matrix(dgates.get(), columns);
-  if (dx != nullptr) RETURN_IF_ERROR(Multiply(rows, width, columns, all, Matrix(w.input, width), dx, true));
+  const MatrixView all = MatrixView::OfRows(dgates.get(), columns);
+  if (dx != nullptr)
+    RETURN_IF_ERROR(Multiply(rows, width, columns, all, MatrixView::OfRows(w.input, width), dx, true));
   if (dw.input != nullptr)
-    RETURN_IF_ERROR(Multiply(columns, width, rows, all.Transposed(), Matrix(x, width), dw.input));
+    RETURN_IF_ERROR(Multiply(columns, width, rows, all.Transposed(), MatrixView::OfRows(x, width), dw.input));
   if (dw.hidden != nullptr)
-    RETURN_IF_ERROR(Multiply(columns, n, rows, Matrix<T>(dhidden, columns).Transposed(),
-                             Matrix(before.get(), n), dw.hidden));
+    RETURN_IF_ERROR(Multiply(columns, n, rows, MatrixView::OfRows(dhidden, columns).Transposed(),
+                             MatrixView::OfRows(before.get(), n), dw.hidden));
   if (dw.input_bias != nullptr) AddColumns(dgates.get(), rows, columns, dw.input_bias);
   if (dw.hidden_bias != nullptr) AddColumns(static_cast<const T*>(dhidden), rows, columns, dw.hidden_bias);
   return Status();

@@ -73,7 +73,8 @@ void CopyRepeated(const TensorView& out, const TensorView& in, int from) {
 struct SliceRange {
   int64_t start, step, length;
 };
-// Python's slice of a dimension of size n.
+// Python's slice of a dimension of size n. The step of at most one element says nothing, and is 1: it may be
+// any number, which no stride should be multiplied with.
 SliceRange ReadSlice(int64_t start, int64_t end, int64_t step, int64_t n) {
   if (start < 0) start = std::max<int64_t>(start + n, step < 0 ? -1 : 0);
   if (end < 0) end = std::max<int64_t>(end + n, step < 0 ? -1 : 0);
@@ -81,12 +82,13 @@ SliceRange ReadSlice(int64_t start, int64_t end, int64_t step, int64_t n) {
   end = std::min(end, step < 0 ? n - 1 : n);
   const int64_t distance = step < 0 ? start - end : end - start,
                 s = step == INT64_MIN ? INT64_MAX : std::abs(step);
-  return {start, step, distance <= 0 ? 0 : (distance - 1) / s + 1};
+  const int64_t length = distance <= 0 ? 0 : (distance - 1) / s + 1;
+  return {start, length > 1 ? step : 1, length};
 }
 void ApplySlice(TensorView* v, int d, const SliceRange& r) {
   if (r.length > 0) v->data = v->bytes() + r.start * v->strides[d] * SizeOf(v->dtype);
   v->dims[d] = r.length;
-  if (r.length > 1) v->strides[d] *= r.step;  // of one element it says nothing, and may be any number
+  v->strides[d] *= r.step;
 }
 
 }  // namespace
@@ -275,7 +277,7 @@ Status aclnn::StridedSlice(Call& call, const aclTensor* self, const aclIntArray*
       const SliceRange r =
           ReadSlice(bit(beginMask, i) ? low : (*begin)[i], bit(endMask, i) ? high : (*end)[i], step, size);
       if (r.length > 0) v.data = v.bytes() + r.start * s.strides[dim] * SizeOf(s.dtype);
-      fits = keep(r.length, r.length > 1 ? s.strides[dim] * step : s.strides[dim]);
+      fits = keep(r.length, s.strides[dim] * r.step);
     }
     ++dim;
   }

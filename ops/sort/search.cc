@@ -51,10 +51,9 @@ struct Search {
 };
 
 // Every index of `sorter` must be of the sequence of n elements that it orders.
-Status CheckSorter(const Run& t, const TensorView& sorter, int64_t n) {
-  const Dense order(sorter, DType::kInt64, Dense::kRead);
-  const int64_t* p = order.ptr<const int64_t>();
-  for (int64_t i = 0; i < sorter.numel(); ++i)
+Status CheckSorter(const Run& t, const Dense& sorter, int64_t n) {
+  const int64_t* p = sorter.ptr<const int64_t>();
+  for (int64_t i = 0; i < sorter.view().numel(); ++i)
     if (p[i] < 0 || p[i] >= n)
       return Error(kParamInvalid, "{}: sorter holds {} at position {}, expected indices in [0,{})",
                    t.plan().name, p[i], i, n);
@@ -98,7 +97,7 @@ Status SearchInOne(Call& call, const aclTensor* sequence, const aclTensor* value
       std::unique_ptr<Dense> order;
       if (has_sorter) order = std::make_unique<Dense>(t[3], DType::kInt64, Dense::kRead);
       const SearchOne<T> f{s.ptr<T>(), has_sorter ? order->ptr<int64_t>() : nullptr, p};
-      if (has_sorter) RETURN_IF_ERROR(CheckSorter(t, t[3], p.n));
+      if (has_sorter) RETURN_IF_ERROR(CheckSorter(t, *order, p.n));
       T one = value.template To<T>();
       TensorView from = t[2];
       if (has_value) from = TensorView::Contiguous(&one, kDTypeOf<T>, t[0].dims, 0);
@@ -128,7 +127,8 @@ Status SearchAlong(Call& call, const aclTensor* sequence, const aclTensor* value
     const double n = static_cast<double>(out->view.numel());
     status = call.Launch(operands, Cost{20 * n, 16 * n},
                          [k, p, dim = s.rank - 1, sorted = sorter != nullptr](const Run& t) -> Status {
-                           if (sorted) RETURN_IF_ERROR(CheckSorter(t, t[3], p.n));
+                           if (sorted)
+                             RETURN_IF_ERROR(CheckSorter(t, Dense(t[3], DType::kInt64, Dense::kRead), p.n));
                            const TensorView inputs[] = {t[1], t[2], t[3]};
                            return RunLines(k, {&t[0], 1}, {inputs, sorted ? size_t{3} : size_t{2}}, dim, &p);
                          });
