@@ -39,6 +39,10 @@ demo: toolkit venv ## Train on real digits and real text with unmodified torch a
 test: toolkit venv ## Build and run every test, sanitizers included
 	@tools/test.sh
 
+.PHONY: sweep
+sweep: toolkit venv ## PyTorch's operators at every type, wrong calls, modules and optimisers on npu against the CPU device
+	@$(ANYCANN) run $(PYTHON) tests/sweep/sweep.py --all --quiet --json build/sweep
+
 .PHONY: fuzz
 fuzz: system ## Random arguments for every operator under sanitizers: make fuzz CASES=10000000 SEED=1
 	@mkdir -p build

@@ -1,14 +1,14 @@
 #!/usr/bin/env python3
-"""Sweeps PyTorch's operator database over the `npu` device of unmodified torch_npu, against the CPU device.
+"""Sweeps PyTorch's own databases over the `npu` device of unmodified torch_npu, against the CPU device.
 
-    LD_LIBRARY_PATH=build/dev/toolkit/lib64 .venv/bin/python tests/sweep/sweep.py [--dtype float32] [--backward] [--jobs 2]
-        [--only REGEX] [--json FILE]
+    build/toolkit/bin/anycann run .venv/bin/python tests/sweep/sweep.py [--suite forward] [--dtype float32] [--jobs 2] [--only REGEX]
+    ... tests/sweep/sweep.py --all     every suite and type
 
-Each entry is native (everything ran on the device), fallback (torch_npu ran some of it on the CPU), wrong, or error. Entries
-whose CPU results depend on the seed are random: only shapes and types are compared, and they don't count in the population.
-What torch_npu itself decides otherwise than PyTorch's CPU device, before anything reaches AnyCANN, stands in
-expected_failures.tsv with its reason and counts as "torch_npu". Exits with 1 for any other wrong result or error, and for a
-stale expectation.
+Suites: forward and backward (operators), errors (calls that the CPU refuses), modules, optimizers. Each entry is native
+(everything ran on the device), fallback (torch_npu ran some of it on the CPU), wrong, or error. Entries whose CPU results
+depend on the seed are random: only shapes and types are compared, and they don't count in the population. What torch_npu
+itself decides otherwise than PyTorch's CPU device, before anything reaches AnyCANN, stands in expected_failures.tsv with its
+reason and counts as "torch_npu". Exits with 1 for any other wrong result or error, and for a stale expectation.
 """
 
 from __future__ import annotations
@@ -33,15 +33,12 @@ LIST_ENTRIES = """
 import sys, json, warnings
 warnings.simplefilter("ignore")
 import torch
-from torch.testing._internal.common_methods_invocations import op_db
-dtype, backward = getattr(torch, sys.argv[1]), sys.argv[2] == "backward"
-rows = []
-for i, op in enumerate(op_db):
-    types = op.supported_backward_dtypes("cpu") if backward else op.supported_dtypes("cpu")
-    if dtype in types and (not backward or op.supports_autograd):
-        rows.append([i, op.name + ("." + op.variant_test_name if op.variant_test_name else "")])
-print("ENTRIES" + json.dumps(rows))
+from suites import SUITES
+print("ENTRIES" + json.dumps(list(SUITES[sys.argv[1]][0](getattr(torch, sys.argv[2])))))
 """
+# Everything that has to be right. Backward: at float32; optimisers and wrong calls: of float32 tensors mostly.
+ALL = [("forward", d) for d in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
+                                "complex64")] + [(s, "float32") for s in ("backward", "errors", "modules", "optimizers")]
 
 
 class Worker:
@@ -78,10 +75,21 @@ class Worker:
             self.process = None
 
     def run(self, index, seconds):
+        """The answer to an entry, put together from as many processes as it takes."""
+        answer = self.ask(index, 0, seconds)
+        while "next" in answer:
+            self.stop()
+            more = self.ask(index, answer.pop("next"), seconds)
+            for key in ("dispatched", "warned", "warnings"):
+                more[key] = sorted({*answer[key], *more[key]})
+            answer = {**more, "samples": answer["samples"] + more["samples"], "refused": answer["refused"] + more["refused"]}
+        return answer
+
+    def ask(self, index, first, seconds):
         if self.process is None:
             self.start()
         blank = {"dispatched": [], "warned": [], "warnings": [], "samples": 0, "refused": 0, "random": False, "status": "error"}
-        self.process.stdin.write(f"{index}\n".encode())
+        self.process.stdin.write(f"{index} {first}\n".encode())
         line = self.read(seconds)
         if line:
             answer = json.loads(line)
@@ -96,24 +104,23 @@ class Worker:
         return {**blank, "detail": detail}
 
 
-def list_entries(dtype, direction):
-    run = subprocess.run([sys.executable, "-c", LIST_ENTRIES, dtype, direction], capture_output=True, text=True,
-                         env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0"})
+def list_entries(suite, dtype):
+    run = subprocess.run([sys.executable, "-c", LIST_ENTRIES, suite, dtype], capture_output=True, text=True,
+                         env={**os.environ, "TORCH_DEVICE_BACKEND_AUTOLOAD": "0", "PYTHONPATH": str(HERE)})
     for line in run.stdout.splitlines():
         if line.startswith("ENTRIES"):
             return json.loads(line.removeprefix("ENTRIES"))
-    raise SystemExit(f"can't read PyTorch's operator database:\n{run.stderr[-2000:]}")
+    raise SystemExit(f"can't read PyTorch's databases:\n{run.stderr[-2000:]}")
 
 
-def sweep(entries, arguments):
+def run_entries(entries, suite, dtype, arguments):
     """entry name -> answer of a worker"""
     todo, results = queue.Queue(), {}
     for entry in entries:
         todo.put(entry)
-    direction = "backward" if arguments.backward else "forward"
 
     def work(number):
-        worker = Worker([arguments.dtype, direction, str(arguments.samples)], arguments.log and f"{arguments.log}.{number}")
+        worker = Worker([suite, dtype, str(arguments.samples)], arguments.log and f"{arguments.log}.{number}")
         while True:
             try:
                 index, name = todo.get_nowait()
@@ -154,10 +161,10 @@ def classify(results):
     return fallbacks
 
 
-def read_expected(dtype, direction):
+def read_expected(suite, dtype):
     with open(HERE / "expected_failures.tsv", newline="") as f:
         return {row["entry"]: row["reason"] for row in csv.DictReader(f, delimiter="\t")
-                if row["dtype"] == dtype and row["direction"] == direction}
+                if row["dtype"] == dtype and row["suite"] == suite}
 
 
 def judge(results, expected):
@@ -173,36 +180,43 @@ def judge(results, expected):
     return problems
 
 
+def sweep(suite, dtype, arguments):
+    """One suite at one type: what is to be told, and the number of problems."""
+    entries = [e for e in list_entries(suite, dtype) if re.search(arguments.only, e[1])]
+    results = run_entries(entries, suite, dtype, arguments)
+    fallbacks = classify(results)
+    problems = judge(results, {k: v for k, v in read_expected(suite, dtype).items() if k in results})
+    population = {n: a for n, a in results.items() if not a["random"]}
+    counts = collections.Counter(a["status"] for a in population.values())
+    summary = {"suite": suite, "dtype": dtype, "entries": len(results), "random": len(results) - len(population),
+               "population": len(population), **{s: counts[s] for s in ("native", "fallback", "wrong", "error", "torch_npu", "skipped")}}
+    if arguments.json:
+        folder = pathlib.Path(arguments.json)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{suite}_{dtype}.json").write_text(json.dumps(
+            {"summary": summary, "fallbacks": sorted(fallbacks), "entries": results}, indent=1))
+    for problem in problems:
+        print(problem)
+    print("sweep: " + ", ".join(f"{k} {v}" for k, v in summary.items()), flush=True)
+    return len(problems)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--suite", default="forward", choices=sorted({s for s, _ in ALL}))
     parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--backward", action="store_true", help="compare gradients instead of results")
+    parser.add_argument("--all", action="store_true", help="every suite, and forward at every type")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--only", default="", help="entries whose name this regular expression finds")
     parser.add_argument("--samples", type=int, default=12, help="samples of an entry at most")
     parser.add_argument("--limit", type=float, default=90, help="seconds for one entry")
-    parser.add_argument("--json", help="write everything here")
+    parser.add_argument("--json", help="write everything into this folder, a file for each suite and type")
     parser.add_argument("--log", help="standard error of worker N goes to LOG.N")
     parser.add_argument("--quiet", action="store_true")
     arguments = parser.parse_args()
-
-    direction = "backward" if arguments.backward else "forward"
-    entries = [e for e in list_entries(arguments.dtype, direction) if re.search(arguments.only, e[1])]
-    results = sweep(entries, arguments)
-    fallbacks = classify(results)
-    expected = read_expected(arguments.dtype, direction)
-    problems = judge(results, {k: v for k, v in expected.items() if k in results})
-    population = {n: a for n, a in results.items() if not a["random"]}
-    counts = collections.Counter(a["status"] for a in population.values())
-    summary = {"dtype": arguments.dtype, "direction": direction, "entries": len(results), "random": len(results) - len(population),
-               "population": len(population), **{s: counts[s] for s in ("native", "fallback", "wrong", "error", "torch_npu", "skipped")}}
-    if arguments.json:
-        pathlib.Path(arguments.json).write_text(json.dumps(
-            {"summary": summary, "fallbacks": sorted(fallbacks), "entries": results}, indent=1))
-    for problem in problems:
-        print(problem)
-    print("sweep: " + ", ".join(f"{k} {v}" for k, v in summary.items()))
-    return 1 if problems else 0
+    todo = ALL if arguments.all else [(arguments.suite, arguments.dtype)]
+    problems = [sweep(suite, dtype, arguments) for suite, dtype in todo]
+    return 1 if any(problems) else 0
 
 
 if __name__ == "__main__":

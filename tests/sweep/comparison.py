@@ -1,0 +1,89 @@
+"""Moves arguments to the device as they are laid out on the CPU, and compares what came back."""
+
+from __future__ import annotations
+
+import torch
+from torch.utils import _pytree as pytree
+
+# rtol, atol: results of one formula in two orders of summation, a few hundred terms.
+TOLERANCE = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-4, 2e-5), torch.float16: (5e-3, 5e-3), torch.bfloat16: (3e-2, 3e-2),
+             torch.complex64: (2e-4, 2e-5), torch.complex128: (1e-9, 1e-9)}
+
+
+def _move_tensor(x):
+    """A tensor on the device with its strides and offset, in a copy of its whole storage."""
+    if x.layout != torch.strided or x.is_nested or x.is_conj() or x.is_neg() or x.is_quantized:
+        return x.detach().to("npu").requires_grad_(x.requires_grad)
+    storage = x.untyped_storage()
+    flat = torch.empty(0, dtype=x.dtype).set_(storage, 0, (storage.nbytes() // x.element_size(),))
+    return flat.to("npu").as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_(x.requires_grad)
+
+
+def to_npu(value):
+    def move(x):
+        if isinstance(x, torch.Tensor):
+            return _move_tensor(x)
+        if isinstance(x, torch.device) or x == "cpu" and isinstance(x, str):
+            return torch.device("npu")
+        return x
+    return pytree.tree_map(move, value)
+
+
+def copy(value):
+    """The same values in tensors of their own, on the CPU."""
+    return pytree.tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x, value)
+
+
+def tensors(value):
+    return [x for x in pytree.tree_leaves(value) if isinstance(x, torch.Tensor)]
+
+
+def describe(x):
+    if isinstance(x, torch.Tensor):
+        return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" + ("" if x.is_contiguous() else " strided")
+    if isinstance(x, (list, tuple)):
+        return "(" + ", ".join(describe(y) for y in x[:6]) + ")"
+    if isinstance(x, dict):
+        return "{" + ", ".join(f"{k}={describe(v)}" for k, v in x.items()) + "}"
+    return str(x)[:60]
+
+
+def same(a, b):
+    try:
+        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, check_stride=False)
+        return True
+    except (AssertionError, ValueError, TypeError):
+        return False
+
+
+def _largest(x):
+    """The largest finite size of a tensor's elements."""
+    if x.layout != torch.strided or not (x.is_floating_point() or x.is_complex()) or not x.numel():
+        return 0.0
+    finite = x.detach()[torch.isfinite(x.detach())].abs()
+    return finite.max().item() if finite.numel() else 0.0
+
+
+def compare(expected, actual, metadata_only, inputs):
+    """None, or what differs. Tolerances are relative to the largest of the expected values and the inputs: a result that
+    cancels is as wrong as what it was made of."""
+    left, right = pytree.tree_leaves(expected), pytree.tree_leaves(actual)
+    if len(left) != len(right):
+        return f"{len(right)} results instead of {len(left)}"
+    for i, (a, b) in enumerate(zip(left, right)):
+        if isinstance(a, torch.Tensor):
+            if not isinstance(b, torch.Tensor):
+                return f"result {i} is {type(b).__name__}"
+            b = b.detach().cpu()
+            if a.dtype == torch.int64 and b.dtype == torch.int32:
+                b = b.long()  # torch_npu gives some indices as int32
+            if a.shape != b.shape or a.dtype != b.dtype:
+                return f"result {i} is {describe(b)}, expected {describe(a)}"
+            if metadata_only:
+                continue
+            rtol, atol = TOLERANCE.get(a.dtype, (0, 0))
+            scale = max(1.0, _largest(a), *map(_largest, tensors(inputs)))
+            torch.testing.assert_close(b, a.detach(), rtol=rtol, atol=atol * scale, equal_nan=True, check_stride=False)
+        elif isinstance(a, (int, float, complex, bool)) and not metadata_only:
+            torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6, equal_nan=True)
+    return None
