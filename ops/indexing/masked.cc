@@ -7,6 +7,7 @@
 #include "ops/call.h"
 #include "ops/elementwise/map.h"
 #include "ops/indexing/nonzero.h"
+#include "ops/overlap.h"
 
 namespace anycann {
 namespace {
@@ -231,6 +232,8 @@ Status aclnn::MaskedSelect(Call& call, const aclTensor* self, const aclTensor* m
   RETURN_IF_ERROR(ExpandBoth(call, self, mask, &s, &m));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
   if (!out->view.contiguous()) return call.Invalid("out is not contiguous");
+  RETURN_IF_ERROR(RequireApart(call, out, "out", self, "self"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", mask, "mask"));
   return call.Launch({In(self, s), In(mask, m), Out(out)}, Cost{0, static_cast<double>(2 * s.nbytes())},
                      [shape = TensorRef(out)](const Run& t) -> Status { return Select(t, shape); });
 }

@@ -8,6 +8,7 @@
 #include "ops/indexing/along_dim.h"
 #include "ops/indexing/positions.h"
 #include "ops/indexing/slices.h"
+#include "ops/overlap.h"
 
 namespace anycann {
 namespace {
@@ -34,6 +35,8 @@ Status GatherTensor(Call& call, const aclTensor* self, int64_t dim, const aclTen
   RETURN_IF_ERROR(CheckIndex(call, self, "self", d, index));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", index, "index"));
   RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", self, "self"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", index, "index"));
   if (out->view.empty()) return call.Nothing();
   const Cost cost{0, 2 * Bytes(out->view) + Bytes(index->view)};
   return call.Launch({In(self), In(index), Out(out)}, cost, [d](const Run& t) -> Status {
@@ -106,6 +109,7 @@ Status ScatterTensor(Call& call, const aclTensor* self, int64_t dim, const aclTe
   RETURN_IF_ERROR(CheckIndex(call, self, "self", d, index));
   if (!index->view.empty()) RETURN_IF_ERROR(CheckIndex(call, src, "src", -1, index));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", self, "self"));
+  RETURN_IF_ERROR(call.RequireDType(src, "src", self->view.dtype));
   RETURN_IF_ERROR(call.RequireCastable(src->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   const Cost cost{static_cast<double>(src->view.numel()), 2 * Bytes(out->view) + 2 * Bytes(src->view)};

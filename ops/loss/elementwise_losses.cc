@@ -64,7 +64,7 @@ template <class T>
 struct DivergenceOfTarget : Divergence<T> {
   T Gradient(T x, T t) const {
     if (this->log_target) return math::Exp(t) * (t - x + 1);
-    return t > 0 ? math::Log(t) + 1 - x : T(0);
+    return t == 0 ? T(0) : math::Log(t) + 1 - x;  // NaN where the divergence itself is NaN
   }
 };
 // Binary cross entropy of a probability: the logarithms are cut at -100.

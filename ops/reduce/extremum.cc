@@ -62,7 +62,7 @@ template <class Order>
 Status Extremum(Call& call, const aclTensor* self, uint32_t mask, bool keepdim, aclTensor* out) {
   RETURN_IF_ERROR(RequireReducedShape(call, self, mask, keepdim, out, "out"));
   RETURN_IF_ERROR(RequireValues(call, self, mask));
-  RETURN_IF_ERROR(call.RequireCastable(self->view.dtype, out, "out"));
+  RETURN_IF_ERROR(call.RequireDType(out, "out", self->view.dtype));
   Status status;
   if (!VisitWide<kFloatTypes>(self->view.dtype, [&](auto tag) {
         status = LaunchReduce(call, self, mask, {out}, ExtremumFold<typename decltype(tag)::type, Order>{});

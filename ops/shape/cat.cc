@@ -7,6 +7,7 @@
 #include "base/parallel.h"
 #include "ops/call.h"
 #include "ops/convert.h"
+#include "ops/overlap.h"
 
 namespace anycann {
 namespace {
@@ -119,6 +120,7 @@ Status aclnn::Cat(Call& call, const aclTensorList* tensors, int64_t dim, aclTens
     if (Skipped(t)) continue;
     RETURN_IF_ERROR(CheckMember(call, t, i, first->view, d));
     RETURN_IF_ERROR(call.RequireCastable(t->view.dtype, out, "out"));
+    RETURN_IF_ERROR(RequireApart(call, out, "out", t, "a tensor"));
     if (t->view.dims[d] == 0) continue;
     pieces.push_back({static_cast<int>(args.size()), total, t->view.dims[d]});
     args.push_back(In(t));

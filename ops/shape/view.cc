@@ -132,6 +132,8 @@ Status aclnn::Roll(Call& call, const aclTensor* x, const aclIntArray* shifts, co
   const bool flat = dims->size == 0;
   if (flat ? shifts->size != 1 : shifts->size != dims->size)
     return call.Invalid("shifts has {} values, expected {}", shifts->size, flat ? 1 : dims->size);
+  if (!flat && x->view.rank == 0)
+    return call.Invalid("dims has {} values, but x has no dimensions", dims->size);
   if (out->view.empty()) return call.Nothing();
   const Cost cost{0, 2.0 * static_cast<double>(out->view.nbytes())};
   if (flat) {
@@ -364,7 +366,10 @@ Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, 
   if (part == DType::kUndefined)
     return call.Invalid("out has type {}, expected a complex one", Name(o.dtype));
   for (const aclTensor* t : {real, imag})
-    if (IsComplex(t->view.dtype)) return call.Invalid("{} is complex already", t == real ? "real" : "imag");
+    if (!IsFloating(t->view.dtype))
+      return call.Invalid("{} has type {}, expected a real floating-point one", t == real ? "real" : "imag",
+                          Name(t->view.dtype));
+  RETURN_IF_ERROR(call.RequireDType(imag, "imag", real->view.dtype));
   TensorView r, i;
   int64_t dims[kMaxRank];
   int rank = 0;

@@ -10,19 +10,26 @@ TOLERANCE = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-4, 2e-5), torch.flo
              torch.complex64: (2e-4, 2e-5), torch.complex128: (1e-9, 1e-9)}
 
 
-def _move_tensor(x):
-    """A tensor on the device with its strides and offset, in a copy of its whole storage."""
+def _move_tensor(x, storages):
+    """A tensor on the device with its strides and offset, in a copy of its whole storage. Tensors that share their memory
+    still do afterwards."""
     if x.layout != torch.strided or x.is_nested or x.is_conj() or x.is_neg() or x.is_quantized:
         return x.detach().to("npu").requires_grad_(x.requires_grad)
     storage = x.untyped_storage()
-    flat = torch.empty(0, dtype=x.dtype).set_(storage, 0, (storage.nbytes() // x.element_size(),))
-    return flat.to("npu").as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_(x.requires_grad)
+    key = (storage.data_ptr(), x.dtype)
+    if key not in storages or not storage.data_ptr():
+        storages[key] = torch.empty(0, dtype=x.dtype).set_(storage, 0, (storage.nbytes() // x.element_size(),)).to("npu")
+    return storages[key].as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_(x.requires_grad)
 
 
 def to_npu(value):
+    tensors, storages = {}, {}
+
     def move(x):
-        if isinstance(x, torch.Tensor):
-            return _move_tensor(x)
+        if isinstance(x, torch.Tensor) and x.device.type == "cpu":
+            if id(x) not in tensors:
+                tensors[id(x)] = _move_tensor(x, storages)
+            return tensors[id(x)]
         if isinstance(x, torch.device) or x == "cpu" and isinstance(x, str):
             return torch.device("npu")
         return x
@@ -34,13 +41,33 @@ def copy(value):
     return pytree.tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x, value)
 
 
+def widen(value):
+    """float16 and bfloat16 tensors as float64, in tensors of their own."""
+    def convert(x):
+        if not isinstance(x, torch.Tensor):
+            return x
+        return x.detach().to(torch.float64) if x.dtype in (torch.float16, torch.bfloat16) else x.detach().clone()
+    return pytree.tree_map(convert, value)
+
+
+def narrow(value, like):
+    """The results of widened arguments, in the types that the narrow ones gave."""
+    leaves, spec = pytree.tree_flatten(value)
+    like = pytree.tree_leaves(like)
+    if len(like) != len(leaves):
+        return value
+    return pytree.tree_unflatten([x.to(y.dtype) if isinstance(x, torch.Tensor) and isinstance(y, torch.Tensor) else x
+                                  for x, y in zip(leaves, like)], spec)
+
+
 def tensors(value):
     return [x for x in pytree.tree_leaves(value) if isinstance(x, torch.Tensor)]
 
 
 def describe(x):
     if isinstance(x, torch.Tensor):
-        return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}" + ("" if x.is_contiguous() else " strided")
+        layout = str(x.layout) if x.layout != torch.strided else "" if x.is_contiguous() else " strided"
+        return f"{str(x.dtype).removeprefix('torch.')}{list(x.shape)}{layout.replace('torch.', ' ')}"
     if isinstance(x, (list, tuple)):
         return "(" + ", ".join(describe(y) for y in x[:6]) + ")"
     if isinstance(x, dict):
@@ -50,9 +77,8 @@ def describe(x):
 
 def same(a, b):
     try:
-        torch.testing.assert_close(a, b, rtol=0, atol=0, equal_nan=True, check_stride=False)
-        return True
-    except (AssertionError, ValueError, TypeError):
+        return _difference(a, b, rtol=0, atol=0, equal_nan=True, check_stride=False) is None
+    except (ValueError, TypeError):
         return False
 
 
@@ -62,6 +88,14 @@ def _largest(x):
         return 0.0
     finite = x.detach()[torch.isfinite(x.detach())].abs()
     return finite.max().item() if finite.numel() else 0.0
+
+
+def _difference(actual, expected, **options):
+    try:
+        torch.testing.assert_close(actual, expected, **options)
+    except AssertionError as e:
+        return str(e)
+    return None
 
 
 def compare(expected, actual, metadata_only, inputs):
@@ -83,7 +117,11 @@ def compare(expected, actual, metadata_only, inputs):
                 continue
             rtol, atol = TOLERANCE.get(a.dtype, (0, 0))
             scale = max(1.0, _largest(a), *map(_largest, tensors(inputs)))
-            torch.testing.assert_close(b, a.detach(), rtol=rtol, atol=atol * scale, equal_nan=True, check_stride=False)
+            difference = _difference(b, a.detach(), rtol=rtol, atol=atol * scale, equal_nan=True, check_stride=False)
         elif isinstance(a, (int, float, complex, bool)) and not metadata_only:
-            torch.testing.assert_close(b, a, rtol=1e-5, atol=1e-6, equal_nan=True)
+            difference = _difference(b, a, rtol=1e-5, atol=1e-6, equal_nan=True)
+        else:
+            continue
+        if difference:
+            return difference
     return None
