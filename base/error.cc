@@ -1,5 +1,7 @@
 #include "base/error.h"
 
+#include <utility>
+
 #include "base/thread_object.h"
 
 namespace anycann {
@@ -13,6 +15,8 @@ bool IsParameterError(int32_t code) {
   return code == kParamNullptr || code == kParamInvalid || (code >= 100000 && code < 108000);
 }
 
+thread_local int32_t last_code = 0;
+
 }  // namespace
 
 void SetLastError(std::string message) noexcept {
@@ -24,6 +28,7 @@ void SetLastError(std::string message) noexcept {
 
 int32_t RecordError(const Status& status) noexcept {
   if (status.ok()) return 0;
+  last_code = status.code();
   try {
     SetLastError(
         fmt::format("{}: {}", IsParameterError(status.code()) ? "EZ1001" : "EZ9999", status.message()));
@@ -41,6 +46,9 @@ const char* TakeLastError() {
   last->set = false;
   return last->taken.c_str();
 }
+
+int32_t LastCode() { return last_code; }
+int32_t TakeLastCode() { return std::exchange(last_code, 0); }
 
 int32_t NotImplemented(const char* name, int32_t code) {
   return RecordError(Error(code, "{} is not implemented in AnyCANN " ANYCANN_VERSION, name));

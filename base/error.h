@@ -21,6 +21,11 @@ ANYCANN_API int32_t RecordError(const Status& status) noexcept;
 // none (onnxruntime takes "" for a failure).
 ANYCANN_API const char* TakeLastError();
 
+// The code of the thread's last recorded error, whichever library it came from; 0 when there is none or it was
+// taken. aclrtPeekAtLastError and aclrtGetLastError: torch_npu shows it with every failure.
+ANYCANN_API int32_t LastCode();
+ANYCANN_API int32_t TakeLastCode();
+
 // Records "<name> is not implemented in AnyCANN <version>" and returns `code`.
 ANYCANN_API int32_t NotImplemented(const char* name, int32_t code);
 

@@ -12,13 +12,9 @@
 
 namespace anycann {
 
-// The last failing code of the thread, for aclrtPeekAtLastError.
-inline thread_local aclError last_code = 0;
-
 inline aclError Answer(const Status& status) {
   if (status.ok()) [[likely]]
     return 0;
-  last_code = status.code();
   return RecordError(status);
 }
 

@@ -172,7 +172,7 @@ aclError aclrtGetLastError(aclrtLastErrLevel level) {
   if (level != ACL_RT_THREAD_LEVEL)
     return Answer(Error(kInvalidParam, "aclrtGetLastError: level is {}, only ACL_RT_THREAD_LEVEL (0) exists",
                         static_cast<int>(level)));
-  return std::exchange(last_code, 0);
+  return TakeLastCode();
 }
 
 aclError aclrtPeekAtLastError(aclrtLastErrLevel level) {
@@ -180,7 +180,7 @@ aclError aclrtPeekAtLastError(aclrtLastErrLevel level) {
     return Answer(Error(kInvalidParam,
                         "aclrtPeekAtLastError: level is {}, only ACL_RT_THREAD_LEVEL (0) exists",
                         static_cast<int>(level)));
-  return last_code;
+  return LastCode();
 }
 
 aclError aclrtGetVersion(int32_t* majorVersion, int32_t* minorVersion, int32_t* patchVersion) {

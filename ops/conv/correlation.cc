@@ -21,9 +21,16 @@ struct BFloat16Arithmetic {
   static constexpr DType kAccumulator = DType::kFloat;
 };
 
+struct IntegerArithmetic {
+  using Lanes = IntegerLanes<uint64_t>;
+  using Storage = uint64_t;
+  static constexpr DType kAccumulator = DType::kInt64;
+};
+
 }  // namespace
 
 DType CorrelationElement(DType in, DType filter, bool depthwise) {
+  if (in == DType::kInt64) return DType::kInt64;
   if (in == DType::kDouble || filter == DType::kDouble) return DType::kDouble;
   if (depthwise) return DType::kFloat;
   if (in == DType::kBFloat16 && filter == DType::kBFloat16 && HasBFloat16Dot()) return DType::kBFloat16;
@@ -34,6 +41,8 @@ bool Correlate(const Correlation& c, int64_t begin, int64_t end, const Padded& p
   const int64_t channels = c.in.channels / c.groups;
   const bool depthwise = IsDepthwise(c.in.channels, c.out.channels, c.groups);
   const DType element = CorrelationElement(c.in.dtype, c.filter.dtype, depthwise);
+  if (element == DType::kInt64)
+    return RunGroups<CorrelationProblem<IntegerArithmetic>>(c, c.groups, begin, end, channels, padded, false);
   if (depthwise)
     return element == DType::kDouble ? RunDepthwise<DoubleArithmetic>(c, begin, end, padded)
                                      : RunDepthwise<FloatArithmetic>(c, begin, end, padded);

@@ -71,6 +71,7 @@ class CorrelationProblem {
       case DType::kFloat: return GatherFilter<float>(to, data, lines, begin, end);
       case DType::kFloat16: return GatherFilter<Half>(to, data, lines, begin, end);
       case DType::kBFloat16: return GatherFilter<BFloat16>(to, data, lines, begin, end);
+      case DType::kInt64: return GatherFilter<int64_t>(to, data, lines, begin, end);
       default: return GatherFilter<double>(to, data, lines, begin, end);
     }
   }

@@ -21,6 +21,22 @@ Status CheckFloating(Call& call, const TensorView& v, const char* name) {
                              : call.Invalid("{} has type {}, which is not supported", name, Name(v.dtype));
 }
 
+// Floating-point operands, which may be mixed, or int64 alone.
+Status CheckTypes(Call& call, const TensorView& in, const TensorView& filter, const TensorView* bias,
+                  const TensorView& out) {
+  const struct {
+    const TensorView* view;
+    const char* name;
+  } all[] = {{&in, "input"}, {&filter, "weight"}, {bias, "bias"}, {&out, "output"}};
+  for (const auto& [view, name] : all) {
+    if (view == nullptr) continue;
+    if (in.dtype != DType::kInt64) RETURN_IF_ERROR(CheckFloating(call, *view, name));
+    if (in.dtype == DType::kInt64 && view->dtype != DType::kInt64)
+      return call.Invalid("{} has type {}, expected int64 as input has", name, Name(view->dtype));
+  }
+  return Status();
+}
+
 Status ReadList(Call& call, const aclIntArray* list, const char* name, int axes, int64_t least,
                 int64_t* values) {
   if (list == nullptr || list->size == 0) return Status();
@@ -112,14 +128,11 @@ double Flops(const ConvAttributes& a, const TensorView& in, const TensorView& we
 Status LaunchForward(Call& call, const Attributes& a, const aclTensor* input, const TensorView& in,
                      const aclTensor* weight, const TensorView& filter, const aclTensor* bias,
                      const aclTensor* output, const TensorView& out) {
-  RETURN_IF_ERROR(CheckFloating(call, in, "input"));
-  RETURN_IF_ERROR(CheckFloating(call, filter, "weight"));
-  RETURN_IF_ERROR(CheckFloating(call, out, "output"));
+  RETURN_IF_ERROR(CheckTypes(call, in, filter, bias ? &bias->view : nullptr, out));
   RETURN_IF_ERROR(CheckShapes(call, a, in, filter, out, "output"));
   const int64_t channels = out.dims[out.rank - a.conv.axes - 1];
   TensorView bias_view;
   if (bias != nullptr) {
-    RETURN_IF_ERROR(CheckFloating(call, bias->view, "bias"));
     if (bias->view.numel() != channels)
       return call.Invalid("bias has shape {}, expected [{}]", ShapeString(bias->view), channels);
     bias_view = bias->view;  // [channels], or with axes of size 1

@@ -75,18 +75,15 @@ Status LaunchSteps(Call& call, const aclScalar* start, const aclScalar* step, co
 }
 
 // Evenly spaced from both ends, so that the last value is exact. Integers as torch computes them: the ends
-// are cut to integers first, the step is a float.
+// are cut to integers first, and what is rounded is the sum alone.
 struct Spacing {
   double start, end, step;
   int64_t steps;
-  bool single;
+  bool integral;
   double operator()(int64_t i) const {
     const bool from_start = i < steps / 2;
     const int64_t n = from_start ? i : steps - i - 1;
-    if (single) {
-      const float s = static_cast<float>(step) * static_cast<float>(n);
-      return from_start ? static_cast<float>(start) + s : static_cast<float>(end) - s;
-    }
+    if (integral) return std::fma(from_start ? step : -step, static_cast<double>(n), from_start ? start : end);
     return from_start ? start + step * static_cast<double>(n) : end - step * static_cast<double>(n);
   }
 };
@@ -95,11 +92,11 @@ Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int
   if (steps < 0) return call.Invalid("steps is {}, expected no negative number", steps);
   RETURN_IF_ERROR(call.RequireShape(out, name, &steps, 1));
   double from = start->value.ToDouble(), to = end->value.ToDouble();
-  const bool single = IsInteger(out->view.dtype);
-  if (single) from = std::trunc(from), to = std::trunc(to);
+  const bool integral = IsInteger(out->view.dtype);
+  if (integral) from = std::trunc(from), to = std::trunc(to);
   // One step is the start alone.
   *s = {from, steps == 1 ? from : to, steps > 1 ? (to - from) / static_cast<double>(steps - 1) : 0, steps,
-        single};
+        integral};
   return Status();
 }
 
