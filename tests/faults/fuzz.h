@@ -4,6 +4,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <map>
 #include <random>
 #include <string>
@@ -24,12 +25,19 @@ struct Repairs {
   bool Learn(const std::string& sentence);
 };
 
+// The seed of an operator's case of this number.
+uint64_t SeedOf(const char* op, uint64_t seed, uint64_t number);
+
 class Source {
  public:
   // describe: print each argument, for one case that is looked at.
   Source(uint64_t seed, const Repairs& repairs, bool describe);
   ~Source();
   Source(const Source&) = delete;
+
+  // Every byte of the tensors that were drawn.
+  std::string Contents() const;
+  bool empty() const { return empty_; }  // one of them has no elements
 
   // The next argument, of type T and this name.
   template <class T>
@@ -57,7 +65,12 @@ class Source {
   bool describe_;
   std::vector<int64_t> base_;  // the shape that most tensors of a call have
   aclDataType type_;           // and their type
-  std::vector<void*> memory_;
+  struct Block {
+    void* data;
+    size_t bytes;
+  };
+  std::vector<Block> memory_;
+  bool empty_ = false;
   std::vector<aclTensor*> tensors_;  // alive, not in a list
   std::vector<aclTensorList*> tensor_lists_;
   std::vector<aclScalar*> scalars_;
@@ -74,8 +87,12 @@ struct Operator {
 };
 const std::vector<Operator>& Operators();
 
+// Called between the drawing of a call's arguments and the call.
+inline std::function<void()> before_call;
+
 template <class F, class... A>
 int Apply(F phase_one, uint64_t* size, aclOpExecutor** executor, std::tuple<A...> arguments) {
+  if (before_call) before_call();
   return std::apply([&](A... a) { return phase_one(a..., size, executor); }, arguments);
 }
 
