@@ -79,7 +79,7 @@ int Call(const fuzz::Operator& op, fuzz::Source* source, aclrtStream stream) {
 
 // Arguments of which the call succeeds; false when this number has none.
 bool Find(Case* c, aclrtStream stream, bool with_elements) {
-  for (int attempt = 0; attempt < 7; ++attempt) {
+  for (int attempt = 0; attempt < 40; ++attempt) {
     fuzz::Source source(c->seed, c->repairs, false);
     const int code = Call(*c->op, &source, stream);
     const char* message = aclGetRecentErrMsg();

@@ -1,8 +1,10 @@
 // How a Source draws the arguments of one call, and how a refusal teaches it what fits.
 #include <algorithm>
-#include <cmath>
+#include <cctype>
 #include <cstring>
 #include <limits>
+#include <string_view>
+#include <utility>
 
 #include "tests/faults/fuzz.h"
 
@@ -42,34 +44,149 @@ uint64_t SeedOf(const char* op, uint64_t seed, uint64_t number) {
   return (h ^ number) * 0x9e3779b97f4a7c15u;
 }
 
-bool Repairs::Learn(const std::string& sentence) {
-  for (const char* kind : {" has shape ", " has type "}) {
-    const size_t at = sentence.find(kind),
-                 expected = sentence.find("expected ", at == std::string::npos ? 0 : at);
-    if (at == std::string::npos || expected == std::string::npos) continue;
-    const size_t begin = sentence.rfind(' ', at - 1);
-    const std::string name = sentence.substr(begin + 1, at - begin - 1),
-                      value = sentence.substr(expected + 9);
-    if (kind[5] == 't') {
-      for (const auto& [type, text] : kTypeNames)
-        if (value.compare(0, std::strlen(text), text) == 0) return types.insert_or_assign(name, type).second;
+namespace {
+
+// The integers of a text, in order.
+std::vector<int64_t> Integers(std::string_view text) {
+  std::vector<int64_t> all;
+  for (size_t i = 0; i < text.size();) {
+    const bool sign = text[i] == '-' && i + 1 < text.size();
+    const size_t digit = i + (sign ? 1 : 0);
+    const bool starts = i == 0 || std::isalnum(static_cast<unsigned char>(text[i - 1])) == 0;
+    if (!starts || std::isdigit(static_cast<unsigned char>(text[digit])) == 0) {
+      ++i;
       continue;
     }
-    if (value.empty() || value[0] != '[') continue;
-    std::vector<int64_t> shape;
-    for (const char* p = value.c_str() + 1; *p != ']';) {
-      char* end;
-      shape.push_back(std::strtoll(p, &end, 10));
-      if (end == p || (*end != ',' && *end != ']') || shape.back() < 0 || shape.back() > 4096) return false;
-      p = *end == ',' ? end + 1 : end;
-    }
-    return shape.size() <= 8 && shapes.insert_or_assign(name, shape).second;
+    int64_t value = 0;
+    size_t end = digit;
+    for (; end < text.size() && std::isdigit(static_cast<unsigned char>(text[end])) != 0 && end < digit + 18;
+         ++end)
+      value = value * 10 + (text[end] - '0');
+    all.push_back(sign ? -value : value);
+    i = end;
   }
-  return false;
+  return all;
+}
+
+bool Has(std::string_view text, std::string_view part) { return text.find(part) != std::string_view::npos; }
+bool Starts(std::string_view text, std::string_view part) { return text.substr(0, part.size()) == part; }
+
+// "[2,3]" at the start of a text, or after "expected that of NAME, ".
+std::optional<std::vector<int64_t>> ShapeIn(std::string_view expected) {
+  if (Starts(expected, "one element")) return std::vector<int64_t>{1};
+  if (Starts(expected, "that of")) {
+    const size_t comma = expected.find(", [");
+    if (comma == std::string_view::npos) return std::nullopt;
+    expected.remove_prefix(comma + 2);
+  }
+  const size_t end = expected.find(']');
+  if (!Starts(expected, "[") || end == std::string_view::npos) return std::nullopt;
+  const std::string_view inside = expected.substr(1, end - 1);
+  std::vector<int64_t> shape = Integers(inside);
+  if (shape.size() > 8 || (shape.empty() && !inside.empty())) return std::nullopt;
+  for (int64_t d : shape)
+    if (d < 0 || d > 4096) return std::nullopt;
+  return shape;
+}
+
+// `"none", "mean" or "sum"`, `half, interleave or quarter`, `BSH, SBH or TND`.
+std::vector<std::string> Words(std::string_view expected) {
+  std::vector<std::string> words;
+  std::string word;
+  for (const char c : std::string(expected) + " ") {
+    if (std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_') {
+      word += c;
+      continue;
+    }
+    if (!word.empty() && word != "or") words.push_back(word);
+    word.clear();
+    if (c == ':' || c == '(') break;
+  }
+  return words;
+}
+
+// Small ranges as they are, of open or large ones the beginning.
+void SetRange(std::string_view expected, int64_t* least, int64_t* most) {
+  const std::vector<int64_t> numbers = Integers(expected);
+  if (numbers.empty()) return;
+  *least = numbers.front(), *most = numbers.front() + 3;
+  if (!Has(expected, "at least") && numbers.size() > 1)
+    *most = std::min(*std::max_element(numbers.begin(), numbers.end()), *least + 8);
+  if (numbers.size() == 1 && !Has(expected, "at least")) *most = *least;
+}
+
+void LearnType(std::string_view rest, std::string_view expected, Repair* r) {
+  if (Has(rest, "not supported")) r->type = ACL_FLOAT;
+  for (const auto& [type, text] : kTypeNames) {
+    if (!Starts(expected, text)) continue;
+    r->type = type;
+    return;
+  }
+}
+
+void LearnShape(std::string_view rest, std::string_view expected, Repair* r) {
+  if (std::optional<std::vector<int64_t>> shape = ShapeIn(expected)) {
+    r->shape = shape;
+  } else if (Has(rest, "dimensions, expected") || Has(rest, "dimensions (") || Has(expected, "dimensions")) {
+    SetRange(expected, &r->least_rank, &r->most_rank);
+  } else if (Has(rest, " elements, expected ")) {
+    const std::vector<int64_t> numbers = Integers(expected);
+    if (!numbers.empty() && numbers[0] >= 0 && numbers[0] <= 4096) r->shape = {numbers[0]};
+  } else if (Has(rest, " values, expected ") || Has(rest, " tensors, expected ") ||
+             Has(rest, " members, expected ")) {
+    SetRange(expected, &r->least_count, &r->most_count);
+    if (Integers(expected).empty() && Has(expected, " and ")) r->least_count = r->most_count = 2;
+  }
+}
+
+}  // namespace
+
+bool Repairs::Learn(const std::string& sentence) {
+  // "EZ1001: aclnnAdd: self has .."
+  size_t at = sentence.find(": ");
+  at = at == std::string::npos ? at : sentence.find(": ", at + 2);
+  if (at == std::string::npos) return false;
+  std::string_view rest = std::string_view(sentence).substr(at + 2);
+  const size_t space = rest.find(' '), comma = rest.find("expected ");
+  if (space == std::string_view::npos) return false;
+  std::string_view name = rest.substr(0, space);
+  rest.remove_prefix(space);
+  const std::string_view expected =
+      comma == std::string_view::npos ? "" : std::string_view(sentence).substr(at + 2 + comma + 9);
+  if (name == "the" || name == "The") {  // of which argument it speaks, only people can tell
+    name = "";
+    if (Has(rest, " has type ")) rest.remove_prefix(rest.find(" has type "));
+  }
+  std::string key(name);
+  // An array's value: the array's. A list's tensor: its own.
+  if (!name.empty() && name.back() == ']' && Starts(rest, " is ") && !Has(rest, "null"))
+    key.resize(key.find('['));
+  Repair r = of[key];
+  const Repair before = r;
+  if (Starts(rest, " is null") || Starts(rest, " (0x")) {
+    r.present = true;
+  } else if (Has(rest, " is given") || Starts(rest, " is not supported") || Has(expected, "null")) {
+    r.present = false;
+  } else if (Starts(rest, " has type ")) {
+    LearnType(rest, expected, &r);
+  } else if (Starts(rest, " has ")) {
+    LearnShape(rest, expected, &r);
+  } else if (Starts(rest, " is ") && !expected.empty()) {
+    r.words = Words(expected);
+    SetRange(expected, &r.least, &r.most);
+  }
+  if (r == before) {
+    // Nothing that is understood: every tensor alike, with elements, is right more often than not.
+    Repair& all = of[""];
+    if (!Has(sentence, "has ") && !Has(sentence, "match")) return false;
+    return !std::exchange(all.present, true).has_value();
+  }
+  of[key] = r;
+  return true;
 }
 
 Source::Source(uint64_t seed, const Repairs& repairs, bool describe)
-    : random_(seed), repairs_(repairs), describe_(describe) {
+    : seed_(seed), random_{seed}, repairs_(repairs), describe_(describe) {
   const int64_t rank = static_cast<int64_t>(Below(5));
   for (int64_t i = 0; i < rank; ++i) base_.push_back(Once(20) ? 0 : static_cast<int64_t>(1 + Below(5)));
   if (Once(20)) base_ = {static_cast<int64_t>(100 + Below(400))};
@@ -97,8 +214,36 @@ void Source::Say(const char* name, const std::string& value) const {
   if (describe_) std::printf("  %s = %s\n", name, value.c_str());
 }
 
+void Source::Begin(const char* name) {
+  random_.state = seed_ + 0xd1342543de82ef95u * ++arguments_;
+  const auto found = repairs_.of.find(std::string_view(name));
+  static const Repair none;
+  repair_ = found == repairs_.of.end() ? &none : &found->second;
+}
+
+bool Source::Null(const char* name, uint64_t in) {
+  const bool drawn = Once(in);
+  if (!repair_->present.value_or(!drawn)) return Say(name, "null"), true;
+  return false;
+}
+
+void Source::Repaired(std::vector<int64_t>* shape, aclDataType* type, const Repair& r) {
+  if (r.most_rank >= 0) {
+    shape->resize(static_cast<size_t>(std::clamp<int64_t>(static_cast<int64_t>(shape->size()), r.least_rank,
+                                                          std::min<int64_t>(8, r.most_rank))),
+                  static_cast<int64_t>(1 + Below(4)));
+    for (int64_t& d : *shape) d = std::max<int64_t>(d, 1);
+  }
+  if (r.shape) *shape = *r.shape;
+  if (r.type) *type = *r.type;
+}
+
 std::vector<int64_t> Source::Shape() {
   std::vector<int64_t> shape = base_;
+  if (const auto all = repairs_.of.find(""); all != repairs_.of.end() && all->second.present) {
+    for (int64_t& d : shape) d = std::max<int64_t>(d, 1);
+    return shape;
+  }
   switch (Below(12)) {
     case 0: {  // any
       shape.assign(Below(6), 0);
@@ -160,19 +305,40 @@ void Source::Fill(unsigned char* p, int64_t bytes, aclDataType type) {
   }
 }
 
-aclTensor* Source::Tensor(const char* name, bool output, bool in_list) {
-  if (!in_list) {
-    if (Once(60)) return Say(name, "null"), nullptr;
-    if (Once(200)) return Say(name, "a foreign address"), reinterpret_cast<aclTensor*>(&base_);
-    if (!tensors_.empty() && Once(12)) {
-      aclTensor* again = tensors_[Below(tensors_.size())];
-      return Say(name, "an earlier tensor"), again;
-    }
+aclTensor* Source::Tensor(const char* name, bool output) {
+  if (Null(name, 60)) return nullptr;
+  const bool sound = repair_->present.has_value();
+  if (Once(200) && !sound) return Say(name, "a foreign address"), reinterpret_cast<aclTensor*>(&base_);
+  if (Once(12) && !tensors_.empty() && !sound) {
+    aclTensor* again = tensors_[Below(tensors_.size())];
+    return Say(name, "an earlier tensor"), again;
   }
   std::vector<int64_t> shape = Shape();
   aclDataType type = Type(name);
-  if (const auto repair = repairs_.shapes.find(name); repair != repairs_.shapes.end()) shape = repair->second;
-  if (const auto repair = repairs_.types.find(name); repair != repairs_.types.end()) type = repair->second;
+  if (const auto all = repairs_.of.find(""); all != repairs_.of.end() && all->second.type)
+    type = *all->second.type;
+  Repaired(&shape, &type, *repair_);
+  aclTensor* t = NewTensor(name, output, shape, type);
+  if (t == nullptr) return t;
+  if (Once(300) && !sound) {
+    aclDestroyTensor(t);
+    return Say(name, "destroyed"), t;
+  }
+  tensors_.push_back(t);
+  return t;
+}
+
+aclTensor* Source::Member(const char* name, bool output, uint64_t index) {
+  std::vector<int64_t> shape = Shape();
+  aclDataType type = Type(name);
+  Repaired(&shape, &type, *repair_);
+  const auto own = repairs_.of.find(name + ("[" + std::to_string(index) + "]"));
+  if (own != repairs_.of.end()) Repaired(&shape, &type, own->second);
+  return NewTensor(name, output, shape, type);
+}
+
+aclTensor* Source::NewTensor(const char* name, bool output, const std::vector<int64_t>& shape,
+                             aclDataType type) {
   // Strides: a row-major order of some permutation, gaps, an offset; inputs may repeat along a dimension.
   std::vector<size_t> order(shape.size());
   for (size_t i = 0; i < order.size(); ++i) order[i] = i;
@@ -198,17 +364,11 @@ aclTensor* Source::Tensor(const char* name, bool output, bool in_list) {
                                  storage_dims, 1, p);
   Say(name, "type " + std::to_string(type) + " " + Text(shape) + " strides " + Text(strides) + " offset " +
                 std::to_string(offset));
-  if (t == nullptr || in_list) return t;
-  if (Once(300)) {
-    aclDestroyTensor(t);
-    return Say(name, "destroyed"), t;
-  }
-  tensors_.push_back(t);
   return t;
 }
 
 aclScalar* Source::Scalar(const char* name) {
-  if (Once(40)) return Say(name, "null"), nullptr;
+  if (Null(name, 40)) return nullptr;
   const aclDataType type = Once(2) ? ACL_FLOAT : Of(kTypes);
   unsigned char value[16] = {};
   if (type == ACL_FLOAT) {
@@ -224,10 +384,10 @@ aclScalar* Source::Scalar(const char* name) {
 }
 
 aclTensorList* Source::TensorList(const char* name, bool output) {
-  if (Once(40)) return Say(name, "null"), nullptr;
+  if (Null(name, 40)) return nullptr;
   std::vector<aclTensor*> members;
-  for (uint64_t n = Below(4); members.size() < n;) {
-    aclTensor* t = Tensor(name, output, true);
+  for (uint64_t n = Count(Below(4)); members.size() < n;) {
+    aclTensor* t = Member(name, output, members.size());
     if (t == nullptr) break;
     members.push_back(t);
   }
@@ -239,13 +399,25 @@ aclTensorList* Source::TensorList(const char* name, bool output) {
   return l;
 }
 
+uint64_t Source::Count(uint64_t drawn) const {
+  if (repair_->most_count < 0) return drawn;
+  return static_cast<uint64_t>(std::clamp<int64_t>(static_cast<int64_t>(drawn), repair_->least_count,
+                                                   std::min<int64_t>(32, repair_->most_count)));
+}
+
 int64_t Source::Integer() {
+  if (repair_->most >= repair_->least)
+    return repair_->least +
+           static_cast<int64_t>(Below(static_cast<uint64_t>(repair_->most - repair_->least) + 1));
   if (Once(25)) return Of(kOddIntegers);
   if (Once(6) && !base_.empty()) return base_[Below(base_.size())];
   return static_cast<int64_t>(Below(9)) - 3;
 }
 
 double Source::Real() {
+  if (repair_->most >= repair_->least)
+    return static_cast<double>(repair_->least) +
+           static_cast<double>(repair_->most - repair_->least) * static_cast<double>(Below(5)) / 4;
   if (Once(40))
     return Once(2) ? std::numeric_limits<double>::infinity() : std::numeric_limits<double>::quiet_NaN();
   return Of(kReals);
@@ -253,12 +425,12 @@ double Source::Real() {
 
 #define FUZZ_DRAW(type, ...)                               \
   template <>                                              \
-  type Source::Draw<type>(const char* name, bool output) { \
+  type Source::Make<type>(const char* name, bool output) { \
     (void)output;                                          \
     __VA_ARGS__                                            \
   }
-FUZZ_DRAW(const aclTensor*, return Tensor(name, output, false);)
-FUZZ_DRAW(aclTensor*, return Tensor(name, output, false);)
+FUZZ_DRAW(const aclTensor*, return Tensor(name, output);)
+FUZZ_DRAW(aclTensor*, return Tensor(name, output);)
 FUZZ_DRAW(const aclScalar*, return Scalar(name);)
 FUZZ_DRAW(aclScalar*, return Scalar(name);)
 FUZZ_DRAW(const aclTensorList*, return TensorList(name, output);)
@@ -273,49 +445,51 @@ FUZZ_DRAW(double, const double v = Real(); Say(name, std::to_string(v)); return 
 FUZZ_DRAW(float, const double v = Real(); Say(name, std::to_string(v)); return static_cast<float>(v);)
 FUZZ_DRAW(aclDataType, const aclDataType t = Once(3) ? Of(kTypes) : type_; Say(name, std::to_string(t));
           return t;)
-FUZZ_DRAW(const char*, const char* s = Once(20) ? nullptr : Of(kStrings); Say(name, s ? s : "null");
-          return s;)
-FUZZ_DRAW(char*, return const_cast<char*>(Draw<const char*>(name, output));)
+FUZZ_DRAW(const char*, if (Null(name, 20)) return nullptr;
+          const char* s = repair_->words.empty() ? Of(kStrings)
+                                                 : repair_->words[Below(repair_->words.size())].c_str();
+          Say(name, s); return s;)
+FUZZ_DRAW(char*, return const_cast<char*>(Make<const char*>(name, output));)
 
 template <>
-aclIntArray* Source::Draw<aclIntArray*>(const char* name, bool) {
-  if (Once(30)) return Say(name, "null"), nullptr;
-  std::vector<int64_t> v(Once(3) ? base_.size() : Below(5));
+aclIntArray* Source::Make<aclIntArray*>(const char* name, bool) {
+  if (Null(name, 30)) return nullptr;
+  std::vector<int64_t> v(Count(Once(3) ? base_.size() : Below(5)));
   for (int64_t& x : v) x = Integer();
-  if (Once(6)) v = base_;
+  if (Once(6) && *repair_ == Repair()) v = base_;
   Say(name, Text(v));
   aclIntArray* a = aclCreateIntArray(v.data(), v.size());
   if (a != nullptr) int_arrays_.push_back(a);
   return a;
 }
-FUZZ_DRAW(const aclIntArray*, return Draw<aclIntArray*>(name, output);)
+FUZZ_DRAW(const aclIntArray*, return Make<aclIntArray*>(name, output);)
 
 template <>
-aclFloatArray* Source::Draw<aclFloatArray*>(const char* name, bool) {
-  if (Once(30)) return Say(name, "null"), nullptr;
-  std::vector<float> v(Below(5));
+aclFloatArray* Source::Make<aclFloatArray*>(const char* name, bool) {
+  if (Null(name, 30)) return nullptr;
+  std::vector<float> v(Count(Below(5)));
   for (float& x : v) x = static_cast<float>(Real());
   aclFloatArray* a = aclCreateFloatArray(v.data(), v.size());
   if (a != nullptr) float_arrays_.push_back(a);
   return a;
 }
-FUZZ_DRAW(const aclFloatArray*, return Draw<aclFloatArray*>(name, output);)
+FUZZ_DRAW(const aclFloatArray*, return Make<aclFloatArray*>(name, output);)
 
 template <>
-const aclBoolArray* Source::Draw<const aclBoolArray*>(const char* name, bool) {
-  if (Once(30)) return Say(name, "null"), nullptr;
-  bool v[4];
+const aclBoolArray* Source::Make<const aclBoolArray*>(const char* name, bool) {
+  if (Null(name, 30)) return nullptr;
+  bool v[32];
   for (bool& x : v) x = Once(2);
-  aclBoolArray* a = aclCreateBoolArray(v, Below(5));
+  aclBoolArray* a = aclCreateBoolArray(v, Count(Below(5)));
   if (a != nullptr) bool_arrays_.push_back(a);
   return a;
 }
 
 template <>
-const aclScalarList* Source::Draw<const aclScalarList*>(const char* name, bool) {
-  if (Once(30)) return Say(name, "null"), nullptr;
+const aclScalarList* Source::Make<const aclScalarList*>(const char* name, bool) {
+  if (Null(name, 30)) return nullptr;
   std::vector<aclScalar*> members;
-  for (uint64_t n = Below(4); members.size() < n;) {
+  for (uint64_t n = Count(Below(4)); members.size() < n;) {
     aclScalar* s = Scalar(name);
     if (s == nullptr) break;
     members.push_back(s);
