@@ -46,6 +46,7 @@ pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; 
 only=${1:-}
 
 stage includes "$python" tools/check/includes.py
+stage pages "$python" tools/check/pages.py
 stage units ctest --test-dir build/release --output-on-failure --timeout 600 -E faults_
 stage symbols symbols
 stage coverage "$python" tools/docs/coverage.py build/toolkit --check

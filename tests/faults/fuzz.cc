@@ -106,7 +106,7 @@ bool Run(const fuzz::Operator& op, uint64_t seed, uint64_t number, bool describe
     if (!Documented(code)) return wrong("phase one", code, "not a documented code");
     if (message == nullptr || std::strstr(message, op.name) == nullptr)
       return wrong("phase one", code, message == nullptr ? "no sentence" : message);
-    if (attempt == 6 || !repairs.Learn(message)) return true;
+    if (attempt == (describe ? 40 : 6) || !repairs.Learn(message)) return true;
   }
 }
 

@@ -30,7 +30,7 @@ namespace {
 
 struct Options {
   const char* op = nullptr;
-  uint64_t cases = 2, tries = 3000, seed = 1;
+  uint64_t cases = 2, tries = 2000, seed = 1;
 };
 
 struct Case {

@@ -133,8 +133,9 @@ void LearnShape(std::string_view rest, std::string_view expected, Repair* r) {
     const std::vector<int64_t> numbers = Integers(expected);
     if (!numbers.empty() && numbers[0] >= 0 && numbers[0] <= 4096) r->shape = {numbers[0]};
   } else if (Has(rest, " values, expected ") || Has(rest, " tensors, expected ") ||
-             Has(rest, " members, expected ")) {
+             Has(rest, " tensors: one is supported") || Has(rest, " members, expected ")) {
     SetRange(expected, &r->least_count, &r->most_count);
+    if (expected.empty()) r->least_count = r->most_count = 1;
     if (Integers(expected).empty() && Has(expected, " and ")) r->least_count = r->most_count = 2;
   }
 }
@@ -216,7 +217,14 @@ void Source::Say(const char* name, const std::string& value) const {
 
 void Source::Begin(const char* name) {
   random_.state = seed_ + 0xd1342543de82ef95u * ++arguments_;
-  const auto found = repairs_.of.find(std::string_view(name));
+  auto found = repairs_.of.find(std::string_view(name));
+  // Sentences leave these endings out, or say gradOutput of gradOut.
+  if (found == repairs_.of.end()) found = repairs_.of.find(std::string(name) + "put");
+  for (const std::string_view ending : {"Optional", "Out", "In", "Ref"}) {
+    const std::string_view whole = name;
+    if (found == repairs_.of.end() && whole.size() > ending.size() && whole.ends_with(ending))
+      found = repairs_.of.find(whole.substr(0, whole.size() - ending.size()));
+  }
   static const Repair none;
   repair_ = found == repairs_.of.end() ? &none : &found->second;
 }

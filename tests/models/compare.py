@@ -12,7 +12,9 @@ import dataclasses
 import torch
 
 STEPS = 3
-# What npu may differ from the float64 reference. Float32 on the CPU is measured beside it: the same order of magnitude.
+# What npu may differ from the float64 reference, or this many times what the CPU's float32 differs where that is more: a
+# rounding error that changes a ReLU's sign changes a whole gradient, and of millions some do.
+FACTOR = 4
 TOLERANCE = {"output": 1e-4, "losses": 1e-4, "gradient": 1e-3}
 
 
@@ -71,5 +73,6 @@ def errors(record: Record, reference: Record) -> dict[str, float]:
             "gradient": norm(record.gradient, reference.gradient)}
 
 
-def outside(found: dict[str, float]) -> list[str]:
-    return [f"{name} differs by {value:.1e}, tolerance {TOLERANCE[name]:.0e}" for name, value in found.items() if not value <= TOLERANCE[name]]
+def outside(npu: dict[str, float], cpu: dict[str, float]) -> list[str]:
+    return [f"{name}: npu differs by {npu[name]:.1e}, the CPU by {cpu[name]:.1e}, tolerance {tolerance:.0e}"
+            for name, tolerance in TOLERANCE.items() if not npu[name] <= max(tolerance, FACTOR * cpu[name])]

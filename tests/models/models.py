@@ -54,9 +54,13 @@ def classifier(network, images: int, side: int, optimizer, classes: int = 10) ->
 
 def resnet50(tiny: bool) -> Case:
     if tiny:
-        network = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=10)
-        return classifier(network, 4, 64, sgd)
-    return classifier(torchvision.models.resnet50(num_classes=10), 4, 224, sgd)
+        network, side = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], num_classes=10, width_per_group=16), 32
+    else:
+        network, side = torchvision.models.resnet50(num_classes=10), 224
+    for block in network.modules():
+        if isinstance(block, torchvision.models.resnet.Bottleneck):
+            nn.init.constant_(block.bn3.weight, 0.2)  # small, as recipes have it: otherwise 50 layers amplify every rounding
+    return classifier(network, 4, side, sgd)
 
 
 def mobilenet_v3(tiny: bool) -> Case:
@@ -73,7 +77,7 @@ def vit_b_16(tiny: bool) -> Case:
         side, images = 32, 2
     else:
         network = torchvision.models.vit_b_16(num_classes=10)
-        side, images = 224, 2
+        side, images = 224, 1
     nn.init.normal_(network.heads.head.weight, std=0.02)  # torchvision's zeros would make every logit 0
     return classifier(network, images, side, adamw)
 
