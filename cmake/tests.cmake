@@ -45,7 +45,11 @@ set_source_files_properties(${ANYCANN_GEN}/fuzz/operators.cc PROPERTIES COMPILE_
 anycann_add_fault_program(fuzz tests/faults/fuzz.cc ${random_arguments})
 set_target_properties(fuzz PROPERTIES EXCLUDE_FROM_ALL TRUE)
 
-# Allocations that fail: tools/test.sh allocation.
+# Allocations that fail: tools/test.sh allocation. What interposes malloc runs before a sanitizer is ready, so it isn't instrumented.
+if(ANYCANN_SANITIZE MATCHES "address")
+  set_source_files_properties(tests/faults/failing_memory.cc PROPERTIES COMPILE_OPTIONS
+                              "-fno-sanitize=all;-DUNDER_ADDRESS_SANITIZER")
+endif()
 anycann_add_fault_program(faults_allocation tests/faults/allocation.cc tests/faults/failing_memory.cc)
 anycann_add_fault_program(faults_operator_allocation tests/faults/operator_allocation.cc tests/faults/failing_memory.cc
                           ${random_arguments})

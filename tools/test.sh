@@ -53,6 +53,7 @@ stage coverage "$python" tools/docs/coverage.py build/toolkit --check
 stage clients pytests tests/clients
 stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
+stage models pytests tests/models
 stage faults pytests tests/faults
 stage allocation ctest --test-dir build/release --output-on-failure -R faults_
 stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"

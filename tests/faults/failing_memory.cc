@@ -8,8 +8,9 @@
 #include <cstdlib>
 #include <new>
 
-// Who really allocates: glibc, or the sanitizer's runtime, which then still checks every access.
-#if defined(__SANITIZE_ADDRESS__)
+// Who really allocates: glibc, or the sanitizer's runtime, which then still checks every access. This file
+// itself is compiled without instrumentation (cmake/tests.cmake).
+#if defined(UNDER_ADDRESS_SANITIZER)
 #define REAL(name) __interceptor_##name
 #else
 #define REAL(name) __libc_##name
@@ -105,7 +106,7 @@ int mprotect(void* a, size_t n, int prot) {
 }
 }
 
-#if defined(__SANITIZE_ADDRESS__)
+#if defined(UNDER_ADDRESS_SANITIZER)
 // The sanitizer's operator new doesn't come by malloc.
 void* operator new(size_t n) {
   if (void* p = malloc(n)) return p;

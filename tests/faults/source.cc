@@ -84,8 +84,11 @@ std::optional<std::vector<int64_t>> ShapeIn(std::string_view expected) {
   const std::string_view inside = expected.substr(1, end - 1);
   std::vector<int64_t> shape = Integers(inside);
   if (shape.size() > 8 || (shape.empty() && !inside.empty())) return std::nullopt;
-  for (int64_t d : shape)
-    if (d < 0 || d > 4096) return std::nullopt;
+  int64_t elements = 1;
+  for (int64_t d : shape) {
+    if (d < 0 || d > 4096 || elements * d > 1 << 16) return std::nullopt;  // too large to try
+    elements *= std::max<int64_t>(d, 1);
+  }
   return shape;
 }
 
@@ -129,12 +132,16 @@ void LearnShape(std::string_view rest, std::string_view expected, Repair* r) {
     r->shape = shape;
   } else if (Has(rest, "dimensions, expected") || Has(rest, "dimensions (") || Has(expected, "dimensions")) {
     SetRange(expected, &r->least_rank, &r->most_rank);
-  } else if (Has(rest, " elements, expected ")) {
+  } else if (Has(rest, " elements, expected ") || Has(expected, " elements")) {
     const std::vector<int64_t> numbers = Integers(expected);
-    if (!numbers.empty() && numbers[0] >= 0 && numbers[0] <= 4096) r->shape = {numbers[0]};
+    if (numbers.empty() || numbers[0] < 0 || numbers[0] > 4096) return;
+    r->shape = {numbers[0]};
+    if (r->least_rank == 2) r->shape->push_back(1);
   } else if (Has(rest, " values, expected ") || Has(rest, " tensors, expected ") ||
              Has(rest, " tensors: one is supported") || Has(rest, " members, expected ")) {
     SetRange(expected, &r->least_count, &r->most_count);
+    if (Has(expected, " for each of "))
+      r->least_count = r->most_count = std::min<int64_t>(32, r->least_count * Integers(expected)[1]);
     if (expected.empty()) r->least_count = r->most_count = 1;
     if (Integers(expected).empty() && Has(expected, " and ")) r->least_count = r->most_count = 2;
   }

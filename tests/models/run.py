@@ -119,6 +119,8 @@ def main() -> int:
     from models import MODELS
 
     names = [n for n in MODELS if a.only.lower() in n.lower()]
+    out = pathlib.Path(a.out)
+    out.mkdir(parents=True, exist_ok=True)
     results, bad = {}, []
     for i, name in enumerate(names, 1):
         print(f"[{i}/{len(names)}] {name} ...", end=" ", flush=True)
@@ -130,9 +132,7 @@ def main() -> int:
         for line in wrong:
             print(f"    {line}")
         bad += [name] if wrong else []
-    out = pathlib.Path(a.out)
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "models.json").write_text(json.dumps(results, indent=1))
+        (out / "models.json").write_text(json.dumps(results, indent=1))
     if any("error" not in r for r in results.values()):
         print("\n" + markdown(results))
         if a.write:
