@@ -54,6 +54,10 @@ fuzz: system ## Random arguments for every operator under sanitizers: make fuzz 
 bench: toolkit venv ## Ratios against torch's CPU device in the same run: table and JSON under build/bench
 	@$(ANYCANN) run $(PYTHON) bench/bench.py --out build/bench
 
+.PHONY: models
+models: toolkit venv ## Real models (ResNet-50, BERT, GPT-2, ...) trained on npu beside torch's CPU device: numbers, time, fallbacks
+	@$(ANYCANN) run $(PYTHON) tests/models/run.py --out build/models
+
 .PHONY: dev
 dev: system ## Quick build for this machine's instruction set: build/dev, unit tests included
 	@cmake --preset dev > /dev/null

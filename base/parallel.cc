@@ -6,6 +6,8 @@
 
 #include <algorithm>
 #include <atomic>
+#include <exception>
+#include <utility>
 #include <vector>
 
 #include "base/clock.h"
@@ -43,6 +45,8 @@ struct ThreadPool::Impl {
   Body body = nullptr;
   void* context = nullptr;
   int64_t n = 0, piece = 0;
+  std::atomic<bool> failed{false};
+  std::exception_ptr failure;  // the first one's: written once, read when all have left
 
   alignas(64) std::atomic<int64_t> next{0};
   alignas(64) std::atomic<uint64_t> state{0};
@@ -57,7 +61,12 @@ struct ThreadPool::Impl {
     for (;;) {
       const int64_t begin = next.fetch_add(piece, std::memory_order_relaxed);
       if (begin >= n) return;
-      body(context, begin, std::min(n, begin + piece));
+      try {
+        body(context, begin, std::min(n, begin + piece));
+      } catch (...) {
+        if (!failed.exchange(true, std::memory_order_relaxed)) failure = std::current_exception();
+        next.store(n, std::memory_order_relaxed);  // the other pieces are of no use any more
+      }
     }
   }
 };
@@ -149,7 +158,14 @@ void ThreadPool::Run(int64_t n, int64_t grain, Body body, void* context) {
     else
       sched_yield();
   }
+  std::exception_ptr failure;
+  if (p.failed.load(std::memory_order_relaxed)) [[unlikely]] {
+    failure = std::exchange(p.failure, nullptr);
+    p.failed.store(false, std::memory_order_relaxed);
+  }
   p.busy.store(false, std::memory_order_release);
+  if (failure) [[unlikely]]
+    std::rethrow_exception(std::move(failure));
 }
 
 }  // namespace anycann

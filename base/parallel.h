@@ -45,7 +45,7 @@ class ANYCANN_API ThreadPool {
 };
 
 // Calls f(begin, end) over ranges of at least `grain` iterations that cover [0, n). Results must not depend
-// on how the ranges are cut. Exceptions must not leave f.
+// on how the ranges are cut. An exception of f is the caller's.
 template <class F>
 void ParallelFor(int64_t n, int64_t grain, F&& f) {
   if (n <= 0) return;

@@ -43,6 +43,22 @@ TEST(Parallel, SerialOutsideAPlan) {
   EXPECT_EQ(calls, 1);
 }
 
+TEST(Parallel, ExceptionsReachTheCaller) {
+  ThreadPool pool(4);
+  const ThreadPool::Scope scope(&pool);
+  for (int64_t bad = 0; bad < 1000; ++bad) {
+    const auto loop = [&] {
+      ParallelFor(1000, 10, [&](int64_t b, int64_t e) {
+        if (b <= bad && bad < e) throw std::bad_alloc();
+      });
+    };
+    EXPECT_THROW(loop(), std::bad_alloc);
+    std::atomic<int64_t> total{0};  // the pool is as good as before
+    ParallelFor(1000, 10, [&](int64_t b, int64_t e) { total += e - b; });
+    EXPECT_EQ(total, 1000);
+  }
+}
+
 TEST(Parallel, ManyCallersShareOnePool) {
   ThreadPool pool(4);
   std::vector<std::thread> callers;

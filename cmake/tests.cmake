@@ -31,25 +31,32 @@ if(sources)
   add_test(NAME libs_tests COMMAND libs_tests)
 endif()
 
-# Random arguments for every operator: tools/test.sh fuzz, make fuzz.
-add_executable(fuzz tests/faults/fuzz.cc ${ANYCANN_GEN}/fuzz/operators.cc)
-add_dependencies(fuzz anycann_abi)
+# tests/faults: programs that see what clients see, and where they need random arguments the generated list of operators.
+function(anycann_add_fault_program name)
+  add_executable(${name} ${ARGN})
+  add_dependencies(${name} anycann_abi)
+  target_link_libraries(${name} PRIVATE anycann_flags ascendcl nnopbase opapi ${CMAKE_DL_LIBS})
+  set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${test_folder} ENABLE_EXPORTS ON)
+endfunction()
+set(random_arguments tests/faults/source.cc ${ANYCANN_GEN}/fuzz/operators.cc)
 set_source_files_properties(${ANYCANN_GEN}/fuzz/operators.cc PROPERTIES COMPILE_OPTIONS "-O0;-g0")
-target_link_libraries(fuzz PRIVATE anycann_flags ascendcl nnopbase opapi)
-set_target_properties(fuzz PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${test_folder} EXCLUDE_FROM_ALL TRUE)
 
-# Programs of suites that cross rooms, compiled as a client would be.
-file(GLOB fault_programs CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/tests/faults/*.cc)
-list(FILTER fault_programs EXCLUDE REGEX "fuzz\\.cc$")
-if(NOT ANYCANN_SANITIZE)  # they interpose malloc themselves
-  foreach(source IN LISTS fault_programs)
-    get_filename_component(name ${source} NAME_WE)
-    add_executable(faults_${name} ${source})
-    add_dependencies(faults_${name} anycann_abi)
-    add_dependencies(unit_tests faults_${name})
-    target_include_directories(faults_${name} PRIVATE ${CMAKE_BINARY_DIR}/gen/include)
-    target_link_libraries(faults_${name} PRIVATE ascendcl nnopbase opapi ${CMAKE_DL_LIBS})
-    set_target_properties(faults_${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${test_folder} ENABLE_EXPORTS ON)
-    add_test(NAME faults_${name} COMMAND faults_${name})
+# Random arguments for every operator: tools/test.sh fuzz, make fuzz.
+anycann_add_fault_program(fuzz tests/faults/fuzz.cc ${random_arguments})
+set_target_properties(fuzz PROPERTIES EXCLUDE_FROM_ALL TRUE)
+
+# Allocations that fail: tools/test.sh allocation. What interposes malloc runs before a sanitizer is ready, so it isn't instrumented.
+if(ANYCANN_SANITIZE MATCHES "address")
+  set_source_files_properties(tests/faults/failing_memory.cc PROPERTIES COMPILE_OPTIONS
+                              "-fno-sanitize=all;-DUNDER_ADDRESS_SANITIZER")
+endif()
+anycann_add_fault_program(faults_allocation tests/faults/allocation.cc tests/faults/failing_memory.cc)
+anycann_add_fault_program(faults_operator_allocation tests/faults/operator_allocation.cc tests/faults/failing_memory.cc
+                          ${random_arguments})
+target_link_libraries(faults_operator_allocation PRIVATE anycann)
+if(NOT ANYCANN_SANITIZE MATCHES "thread")
+  foreach(name faults_allocation faults_operator_allocation)
+    add_dependencies(unit_tests ${name})
+    add_test(NAME ${name} COMMAND ${name})
   endforeach()
 endif()

@@ -118,32 +118,42 @@ Status CheckPhaseOne(const char* op, const uint64_t* workspace_size, aclOpExecut
   return Error(kParamNullptr, "{}: {} is null", op, workspace_size ? "executor" : "workspaceSize");
 }
 
-int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
-                 void* stream) {
+namespace {
+
+Status RunExecutor(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
+                   void* stream) {
   if (!IsAlive(executor)) [[unlikely]]
-    return RecordError(
-        executor == nullptr
-            ? Error(kInnerNullptr, "{}: executor is null", op)
-            : Error(kParamInvalid,
-                    "{}: executor ({}) is not alive: it already ran (set it repeatable to run it "
-                    "again), or was destroyed",
-                    op, static_cast<void*>(executor)));
+    return executor == nullptr
+               ? Error(kInnerNullptr, "{}: executor is null", op)
+               : Error(kParamInvalid,
+                       "{}: executor ({}) is not alive: it already ran (set it repeatable to run it "
+                       "again), or was destroyed",
+                       op, static_cast<void*>(executor));
   if (workspace == nullptr && workspace_size > 0) [[unlikely]]
-    return RecordError(
-        Error(kParamInvalid, "{}: workspace is null but workspaceSize is {}", op, workspace_size));
+    return Error(kParamInvalid, "{}: workspace is null but workspaceSize is {}", op, workspace_size);
   Plan* plan = executor->plan;
   if (plan != nullptr) {
     if (executor->repeatable) {
       plan = plan->Clone();
-      if (plan == nullptr) return RecordError(Error(kInner, "{}: out of memory", op));
+      if (plan == nullptr) return OutOfMemory(kInner, op);
     } else {
       executor->plan = nullptr;
     }
   }
   if (!executor->repeatable) handles::Destroy(executor);
-  if (plan == nullptr) return 0;
-  const Status status = Enqueue(stream, plan);
-  return status.ok() ? 0 : RecordError(status);
+  return plan == nullptr ? Status() : Enqueue(stream, plan);
+}
+
+}  // namespace
+
+int32_t PhaseTwo(const char* op, void* workspace, uint64_t workspace_size, aclOpExecutor* executor,
+                 void* stream) {
+  try {
+    const Status status = RunExecutor(op, workspace, workspace_size, executor, stream);
+    return status.ok() ? 0 : RecordError(status);
+  } catch (const std::bad_alloc&) {
+    return RecordError(OutOfMemory(kInner, op));
+  }
 }
 
 Status SetOperandAddress(const char* function, aclOpExecutor* executor, bool output, int index,

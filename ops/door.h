@@ -5,6 +5,7 @@
 #include <exception>
 #include <new>
 
+#include "base/out_of_memory.h"
 #include "ops/call.h"
 
 namespace anycann {
@@ -19,15 +20,16 @@ ANYCANN_API Status CheckPhaseOne(const char* op, const uint64_t* workspace_size,
 template <class Body>
 int32_t PhaseOne(const char* op, uint64_t* workspace_size, aclOpExecutor** executor, Body&& body) {
   aclOpExecutor* e = nullptr;
-  Status status = CheckPhaseOne(op, workspace_size, executor);
+  Status status;
   try {
+    status = CheckPhaseOne(op, workspace_size, executor);
     if (status.ok()) {
       e = handles::CreateExecutor(op);
       Call call(op, e);
-      status = e == nullptr ? call.NoMemory() : body(call);
+      status = e == nullptr ? OutOfMemory(kCreateExecutor, op) : body(call);
     }
   } catch (const std::bad_alloc&) {
-    return FailPhaseOne(e, Error(kCreateExecutor, "{}: out of memory", op));
+    return FailPhaseOne(e, OutOfMemory(kCreateExecutor, op));
   } catch (const std::exception& x) {
     return FailPhaseOne(e, Error(kInner, "{}: {}", op, x.what()));
   }

@@ -153,7 +153,7 @@ aclTensor* CreateTensor(const int64_t* dims, uint64_t rank, DType dtype, const i
       InitTensor(t, dims, rank, dtype, strides, offset, format, storage_dims, storage_rank, data);
   if (!status.ok()) {
     RecordError(status);
-    SlotPool<aclTensor>::Give(t);
+    Release(t);
     return nullptr;
   }
   Publish(t);

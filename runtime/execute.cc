@@ -4,6 +4,7 @@
 
 #include <new>
 
+#include "base/out_of_memory.h"
 #include "runtime/settings.h"
 #include "runtime/trace.h"
 
@@ -37,7 +38,7 @@ Status Invoke(const Plan& plan) {
       return Status();
     return plan.Invoke();
   } catch (const std::bad_alloc&) {
-    return Status(kBadAlloc, "out of host memory");
+    return OutOfMemory(kBadAlloc, plan.name);
   } catch (const std::exception& e) {
     return Error(kInternalError, "unexpected failure: {}", e.what());
   } catch (...) {

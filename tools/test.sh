@@ -46,12 +46,14 @@ pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; 
 only=${1:-}
 
 stage includes "$python" tools/check/includes.py
+stage pages "$python" tools/check/pages.py
 stage units ctest --test-dir build/release --output-on-failure --timeout 600 -E faults_
 stage symbols symbols
 stage coverage "$python" tools/docs/coverage.py build/toolkit --check
 stage clients pytests tests/clients
 stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
+stage models pytests tests/models
 stage faults pytests tests/faults
 stage allocation ctest --test-dir build/release --output-on-failure -R faults_
 stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"

@@ -7,6 +7,7 @@
 
 #include "acl/acl.h"
 #include "base/error.h"
+#include "base/out_of_memory.h"
 #include "base/status.h"
 #include "runtime/stream.h"
 
@@ -24,7 +25,7 @@ aclError Door(const char* function, Body&& body) noexcept {
   try {
     return Answer(body());
   } catch (const std::bad_alloc&) {
-    return Answer(Status(kBadAlloc, std::string(function) + ": out of memory"));
+    return Answer(OutOfMemory(kBadAlloc, function));
   } catch (const std::exception& e) {
     return Answer(Status(kInternalError, std::string(function) + ": " + e.what()));
   }

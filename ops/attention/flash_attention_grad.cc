@@ -149,7 +149,8 @@ Status aclnn::FlashAttentionScoreGrad(Call& call, const aclTensor* query, const 
                              .sparse_mode = sparseMode,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
 }
 
@@ -183,7 +184,8 @@ Status aclnn::FlashAttentionScoreGradV2(
                              .pse_type = pseType,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
 }
 
@@ -218,7 +220,8 @@ Status aclnn::FlashAttentionScoreGradV3(
                              .pse_type = pseType,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(
       call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut, .dsink = dsinkOut});
 }
@@ -268,7 +271,8 @@ Status aclnn::FlashAttentionScoreGradV4(
                              .pse_type = pseType,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(
       call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut, .dsink = dsinkOut});
 }
@@ -302,7 +306,8 @@ Status aclnn::FlashAttentionUnpaddingScoreGrad(
                              .sparse_mode = sparseMode,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
 }
 
@@ -339,7 +344,8 @@ Status aclnn::FlashAttentionUnpaddingScoreGradV2(
                              .pse_type = pseType,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
 }
 
@@ -372,7 +378,8 @@ Status aclnn::FlashAttentionUnpaddingScoreGradV4(
                              .sparse_mode = sparseMode,
                              .max = softmaxMaxOptional,
                              .sum = softmaxSumOptional,
-                             .out = attentionInOptional};
+                             .out = attentionInOptional,
+                             .out_name = "attentionIn"};
   return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
 }
 

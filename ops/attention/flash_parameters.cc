@@ -239,7 +239,7 @@ Status CheckOutput(Call& call, const FlashParameters& p, Attention* a) {
   expected.dims[expected.rank - 1] =
       Is(layout, "BSH") || Is(layout, "SBH") ? a->heads * a->value_dim : a->value_dim;
   if (!p.out->view.SameShape(expected))
-    return call.Invalid("attention output has shape {}, expected {}", ShapeString(p.out->view),
+    return call.Invalid("{} has shape {}, expected {}", p.out_name, ShapeString(p.out->view),
                         ShapeString(expected));
   a->out = HeadsOf(p.out->view, layout, a->heads);
   return Status();
@@ -328,7 +328,7 @@ Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* 
   RETURN_IF_ERROR(CheckTensor(call, p.query, "query", p.layout));
   RETURN_IF_ERROR(CheckTensor(call, p.key, "key", p.layout));
   RETURN_IF_ERROR(CheckTensor(call, p.value, "value", p.layout));
-  RETURN_IF_ERROR(CheckTensor(call, p.out, "attention output", p.layout));
+  RETURN_IF_ERROR(CheckTensor(call, p.out, p.out_name, p.layout));
   try {
     RETURN_IF_ERROR(FillPlan(call, p, plan));
   } catch (const std::bad_alloc&) {

@@ -29,7 +29,8 @@ struct FlashParameters {
   int64_t pse_type = 1;
   const aclTensor* max = nullptr;
   const aclTensor* sum = nullptr;
-  const aclTensor* out = nullptr;    // attention output: written forward, read backward
+  const aclTensor* out = nullptr;  // attention output: written forward, read backward
+  const char* out_name = "attentionOut";
   const char* out_layout = nullptr;  // absent: `layout`
 };
 

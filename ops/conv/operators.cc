@@ -133,13 +133,13 @@ Status LaunchForward(Call& call, const Attributes& a, const aclTensor* input, co
   const int64_t channels = out.dims[out.rank - a.conv.axes - 1];
   TensorView bias_view;
   if (bias != nullptr) {
-    if (bias->view.numel() != channels)
+    // [channels], or with axes of size 1.
+    bias_view = bias->view;
+    int along = 0;
+    while (along < bias_view.rank && bias_view.dims[along] != channels) ++along;
+    if (bias_view.numel() != channels || (along == bias_view.rank && channels != 1))
       return call.Invalid("bias has shape {}, expected [{}]", ShapeString(bias->view), channels);
-    bias_view = bias->view;  // [channels], or with axes of size 1
-    bias_view.strides[0] =
-        channels == 1 ? 0 : *std::max_element(bias_view.strides, bias_view.strides + bias_view.rank);
-    for (int i = 0; i < bias->view.rank; ++i)
-      if (bias->view.dims[i] == channels) bias_view.strides[0] = bias->view.strides[i];
+    bias_view.strides[0] = along < bias_view.rank ? bias_view.strides[along] : 0;
     bias_view.rank = 1;
     bias_view.dims[0] = channels;
   }

@@ -19,16 +19,18 @@ struct ForwardAt {
 };
 
 // running = (1 - momentum) * running + momentum * batch; the batch's variance is the unbiased one.
+// False when there is no memory.
 template <class T>
-void UpdateRunning(const TensorView* running, const Scratch<T>& batch, int64_t channels, double momentum) {
-  if (running == nullptr) return;
+bool UpdateRunning(const TensorView* running, const Scratch<T>& batch, int64_t channels, double momentum) {
+  if (running == nullptr) return true;
   const Values<T> old(*running);
   const Scratch<T> updated(channels);
-  if (!old.ok() || !updated.ok()) return;
+  if (!old.ok() || !updated.ok()) return false;
   for (int64_t c = 0; c < channels; ++c)
     updated[c] = static_cast<T>((1 - momentum) * static_cast<double>(old[c]) +
                                 momentum * static_cast<double>(batch[c]));
   StoreValues(*running, updated.get());
+  return true;
 }
 
 template <class T>
@@ -48,8 +50,9 @@ Status Forward(const Attributes& a, const ForwardAt& at, const Run& t) {
       invstd[c] = static_cast<T>(1 / std::sqrt(moments[c].Variance() + a.eps));
       unbiased[c] = static_cast<T>(moments[c].m2 / (moments[c].count - 1));
     }
-    UpdateRunning(At(t, at.running_mean), mean, channels, a.momentum);
-    UpdateRunning(At(t, at.running_var), unbiased, channels, a.momentum);
+    if (!UpdateRunning(At(t, at.running_mean), mean, channels, a.momentum) ||
+        !UpdateRunning(At(t, at.running_var), unbiased, channels, a.momentum))
+      return ScratchFailed(a.op);
   } else {
     const Values<T> running_mean(t[at.running_mean]), running_var(t[at.running_var]);
     if (!running_mean.ok() || !running_var.ok()) return ScratchFailed(a.op);

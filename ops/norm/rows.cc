@@ -55,7 +55,7 @@ class RowGamma {
   RowGamma(const TensorView* gamma, int64_t n, double offset) {
     if (gamma != nullptr) values_ = Values<T>(*gamma);
     p_ = values_.get();
-    if (gamma != nullptr && offset == 0) return;
+    if (!values_.ok() || (gamma != nullptr && offset == 0)) return;
     own_ = Scratch<T>(n);
     if (own_.ok())
       for (int64_t i = 0; i < n; ++i) own_[i] = p_ ? p_[i] + static_cast<T>(offset) : T(1);

@@ -1,4 +1,6 @@
 // Maximum pooling with fixed and adaptive windows, and its gradients.
+#include <algorithm>
+
 #include "aclnn_ops.h"
 #include "ops/pooling/max.h"
 
@@ -132,7 +134,6 @@ Status PaddedGeometry(Call& call, const aclTensor* self, const aclIntArray* kern
   const int dims = self->view.rank - 2;
   if (dims < 1 || dims > 3)
     return call.Invalid("self has shape {}, expected 3 to 5 dimensions", ShapeString(self->view));
-  RETURN_IF_ERROR(call.RequireRank(out, "out", dims + 2, dims + 2));
   const auto value = [](const aclIntArray* a, int i, int64_t absent) {
     return a == nullptr || a->size == 0 ? absent : (*a)[a->size == 1 ? 0 : i];
   };
@@ -146,24 +147,28 @@ Status PaddedGeometry(Call& call, const aclTensor* self, const aclIntArray* kern
         "or two)",
         kernel->size, strides->size, pads->size, dilations->size);
   g->planes = self->view.dims[0] * self->view.dims[1];
+  int64_t shape[kMaxRank] = {self->view.dims[0], self->view.dims[1]};
   for (int i = 0; i < dims; ++i) {
     PoolDim& d = g->d[3 - dims + i];
-    d.in = self->view.dims[2 + i], d.out = out->view.dims[2 + i];
+    d.in = self->view.dims[2 + i];
     d.kernel = value(kernel, i, 1), d.stride = value(strides, i, 1), d.dilation = value(dilations, i, 1),
     d.pad = value(pads, i, 0);
     const int64_t end = pads->size == static_cast<uint64_t>(2 * dims) ? (*pads)[dims + i] : d.pad;
-    if (d.kernel < 1 || d.stride < 1 || d.dilation < 1 || d.pad < 0 || end < 0 ||
-        d.pad >= d.dilation * (d.kernel - 1) + 1)
-      return call.Invalid("dimension {} has kernel {}, stride {}, pads {} and {}, dilation {}", i, d.kernel,
-                          d.stride, d.pad, end, d.dilation);
+    const int64_t most = std::max({d.in, d.kernel, d.stride, d.dilation, d.pad, end});
+    if (std::min({d.in, d.kernel, d.stride, d.dilation}) < 1 || std::min(d.pad, end) < 0 ||
+        most > INT32_MAX || d.pad >= d.dilation * (d.kernel - 1) + 1)
+      return call.Invalid("dimension {} has size {}, kernel {}, stride {}, pads {} and {}, dilation {}", i,
+                          d.in, d.kernel, d.stride, d.pad, end, d.dilation);
     const int64_t room = d.in + d.pad + end - d.dilation * (d.kernel - 1) - 1;
     int64_t n = room < 0 ? 0 : (room + (ceil_mode ? d.stride - 1 : 0)) / d.stride + 1;
     if (ceil_mode && n > 0 && (n - 1) * d.stride >= d.in + d.pad) --n;
-    if (n < 1 || n != d.out)
-      return call.Invalid("out has shape {}, expected {} in dimension {} (self {})", ShapeString(out->view),
-                          n, i + 2, ShapeString(self->view));
+    if (n < 1)
+      return call.Invalid(
+          "self has size {} in dimension {}, which with pads {} and {} is less than the kernel's reach {}",
+          d.in, i + 2, d.pad, end, d.dilation * (d.kernel - 1) + 1);
+    shape[2 + i] = d.out = n;
   }
-  return Status();
+  return call.RequireShape(out, "out", shape, dims + 2);
 }
 
 }  // namespace

@@ -84,9 +84,10 @@ Status CheckShape(Call& call, const NetworkHandles<Cell>& h, const NetworkAttrib
     return call.Invalid("numLayers is {}, expected 1 to {}", a.layers, 1 << 20);
   s->layers = a.layers, s->directions = a.bidirectional ? 2 : 1, s->has_bias = a.has_bias;
   s->batch_first = a.batch_first && h.lengths == nullptr;
-  if (h.parameters->size < 2 || h.parameters->values[1] == nullptr || h.parameters->values[1]->view.rank != 2)
-    return call.Invalid("params has {} tensors, expected the weights of {} cells", h.parameters->size,
-                        kName<Cell>);
+  if (h.parameters->size < 2 || h.parameters->values[1] == nullptr)
+    return call.Invalid("params has {} tensors, expected at least 2, the weights of {} cells",
+                        h.parameters->size, kName<Cell>);
+  RETURN_IF_ERROR(call.RequireRank(h.parameters->values[1], "params[1]", 2, 2));
   s->hidden = h.parameters->values[1]->view.dims[1];
   if (h.lengths != nullptr) {
     s->steps = h.lengths->view.numel();
@@ -105,12 +106,12 @@ Status CheckShape(Call& call, const NetworkHandles<Cell>& h, const NetworkAttrib
                 outputs = s->steps * s->batch * s->hidden * s->directions;
   for (int k = 0; k < Cell::kStates; ++k) {
     RETURN_IF_ERROR(RequireCount(call, h.state[k], "hx", states));
-    RETURN_IF_ERROR(RequireCount(call, h.final_state[k], "hy or cy", states));
-    RETURN_IF_ERROR(RequireCount(call, h.dfinal[k], "dh or dc", states));
-    RETURN_IF_ERROR(RequireCount(call, h.dstate[k], "dhPrevOut or dcPrevOut", states));
+    RETURN_IF_ERROR(RequireCount(call, h.final_state[k], k == 0 ? "hy" : "cy", states));
+    RETURN_IF_ERROR(RequireCount(call, h.dfinal[k], k == 0 ? "dh" : "dc", states));
+    RETURN_IF_ERROR(RequireCount(call, h.dstate[k], k == 0 ? "dhPrevOut" : "dcPrevOut", states));
   }
-  for (const aclTensorList* l : h.saved)
-    RETURN_IF_ERROR(RequireList(call, l, "a list of gates or states", s->cells(), s->elements()));
+  for (int k = 0; k < Cell::kSaved; ++k)
+    RETURN_IF_ERROR(RequireList(call, h.saved[k], h.saved_names[k], s->cells(), s->elements()));
   RETURN_IF_ERROR(RequireCount(call, h.output, "output", outputs));
   RETURN_IF_ERROR(RequireCount(call, h.dy, "dy", outputs));
   return Status();
@@ -331,9 +332,13 @@ Status LaunchNetworkBackward(Call& call, const NetworkHandles<Cell>& h, const Ne
   RETURN_IF_ERROR(CheckShape(call, h, a, &s));
   RETURN_IF_ERROR(CheckParameters<Cell>(call, h.dparameters, "dparamsOut", s));
   RETURN_IF_ERROR(RequireCount(call, h.dinput, "dxOut", h.input->view.numel()));
-  for (const aclTensorList* l : h.saved)
-    if (l == nullptr || l->size == 0 || l->values[0]->view.numel() != s.elements())
-      return call.Invalid("the gates and states of the forward pass are missing: it must run with train");
+  for (int k = 0; k < Cell::kSaved; ++k)
+    if (h.saved[k] == nullptr || h.saved[k]->size == 0)
+      return call.Invalid("{} has 0 tensors, expected {}, of a forward pass that ran with train",
+                          h.saved_names[k], s.cells());
+    else if (h.saved[k]->values[0]->view.numel() != s.elements())
+      return call.Invalid("{}[0] has {} elements, expected {}, of a forward pass that ran with train",
+                          h.saved_names[k], h.saved[k]->values[0]->view.numel(), s.elements());
   if (s.elements() == 0) return call.Nothing();
   OperandVector o;
   Places at;

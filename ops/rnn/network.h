@@ -15,6 +15,7 @@ struct NetworkHandles {
   const aclTensor* state[2] = {};
   const aclTensor* lengths = nullptr;  // batch sizes per step; absent: all rows
   const aclTensorList* saved[Cell::kSaved] = {};
+  const char* saved_names[Cell::kSaved] = {};
   // Forward
   const aclTensor *output = nullptr, *final_state[2] = {};
   // Backward

@@ -35,7 +35,9 @@ Status aclnn::LSTM(Call& call, const aclTensor* input, const aclTensorList* para
   h.state[0] = hx->values[0], h.state[1] = hx->values[1];
   h.output = output, h.final_state[0] = hy, h.final_state[1] = cy;
   const aclTensorList* saved[] = {iOut, jOut, fOut, oOut, hOut, cOut, tanhCOut};
+  const char* const names[] = {"iOut", "jOut", "fOut", "oOut", "hOut", "cOut", "tanhCOut"};
   std::copy(std::begin(saved), std::end(saved), h.saved);
+  std::copy(std::begin(names), std::end(names), h.saved_names);
   return LaunchNetwork(call, h, {hasBias, bidirectional, batchFirst, numLayers});
 }
 
@@ -55,7 +57,9 @@ Status aclnn::LstmBackward(Call& call, const aclTensor* input, const aclTensorLi
   n.input = input, n.parameters = params, n.lengths = batchSizesOptional;
   n.state[0] = hx->values[0], n.state[1] = hx->values[1];
   const aclTensorList* saved[] = {i, g, f, o, h, c, tanhc};
+  const char* const names[] = {"i", "g", "f", "o", "h", "c", "tanhc"};
   std::copy(std::begin(saved), std::end(saved), n.saved);
+  std::copy(std::begin(names), std::end(names), n.saved_names);
   n.dy = dy, n.dfinal[0] = dh, n.dfinal[1] = dc;
   n.dinput = dxOut, n.dstate[0] = dhPrevOut, n.dstate[1] = dcPrevOut, n.dparameters = dparamsOut;
   return LaunchNetworkBackward(call, n, {hasBias, bidirectional, batchFirst, numLayers});
@@ -70,7 +74,9 @@ Status aclnn::GRU(Call& call, const aclTensor* input, const aclTensorList* param
   h.input = input, h.parameters = params, h.lengths = batchSizes, h.state[0] = hx;
   h.output = output, h.final_state[0] = hy;
   const aclTensorList* saved[] = {rOut, zOut, nOut, hnOut, hOut};
+  const char* const names[] = {"rOut", "zOut", "nOut", "hnOut", "hOut"};
   std::copy(std::begin(saved), std::end(saved), h.saved);
+  std::copy(std::begin(names), std::end(names), h.saved_names);
   return LaunchNetwork(call, h, {hasBias, bidirection, batchFirst, numLayers});
 }
 
@@ -83,7 +89,9 @@ Status aclnn::GRUBackward(Call& call, const aclTensor* input, const aclTensorLis
   NetworkHandles<GruCell> b;
   b.input = input, b.parameters = params, b.lengths = batchSizes, b.state[0] = hx;
   const aclTensorList* saved[] = {r, z, n, hn, h};
+  const char* const names[] = {"r", "z", "n", "hn", "h"};
   std::copy(std::begin(saved), std::end(saved), b.saved);
+  std::copy(std::begin(names), std::end(names), b.saved_names);
   b.dy = dy, b.dfinal[0] = dh, b.dinput = dxOut, b.dstate[0] = dhPrevOut, b.dparameters = dparamsOut;
   return LaunchNetworkBackward(call, b, {hasBias, bidirection, batchFirst, numLayers});
 }

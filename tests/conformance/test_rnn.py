@@ -65,6 +65,17 @@ def test_inference_needs_no_lists(dtype):
     check(lists[0][0], out)
 
 
+@pytest.mark.parametrize("lists", [[[]] * 5, [None] * 5], ids=["empty", "null"])
+def test_gru_inference_of_two_layers(lists):
+    net, params = network(nn.GRU, 3, 4, 2, True, False, torch.float32)
+    x, h = torch.randn(5, 2, 3), torch.randn(4, 2, 4)
+    out, hy = torch.empty(5, 2, 8), torch.empty_like(h)
+    aclnn.call("GRU", x, params, h, None, True, 2, 0.0, False, True, False, out, hy, *lists)
+    expected, final = net.double()(x.double(), h.double())
+    check(out, expected)
+    check(hy, final)
+
+
 def test_packed_rows():
     """Rows beyond a step's batch size keep their state; their outputs are zero."""
     net, params = network(nn.GRU, 3, 4, 1, False, False, torch.float32)

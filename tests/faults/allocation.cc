@@ -3,16 +3,11 @@
 // code and a sentence; nothing crashes or hangs, and the whole scenario, repeated right after without a
 // failure, works.
 //
-// Each round is a process of its own, so that "first" stays first. malloc, calloc, realloc, aligned_alloc,
-// posix_memalign, mmap and mprotect are interposed; operator new reaches malloc. Thread creation fails
-// through mmap of the stack.
-#include <dlfcn.h>
-#include <sys/mman.h>
+// Each round is a process of its own, so that "first" stays first. Thread creation fails through mmap of the
+// stack.
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <atomic>
-#include <cerrno>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -20,59 +15,7 @@
 #include "acl/acl.h"
 #include "aclnn/acl_meta.h"
 #include "aclnnop/aclnn_add.h"
-
-extern "C" {
-void* __libc_malloc(size_t);
-void* __libc_calloc(size_t, size_t);
-void* __libc_realloc(void*, size_t);
-void* __libc_memalign(size_t, size_t);
-}
-
-namespace {
-std::atomic<long> countdown{-1};  // allocations until one fails; negative: none does
-std::atomic<long> seen{0};
-std::atomic<bool> armed{false};
-
-bool Fails() {
-  if (!armed.load(std::memory_order_relaxed)) return false;
-  seen.fetch_add(1, std::memory_order_relaxed);
-  return countdown.fetch_sub(1, std::memory_order_relaxed) == 0;
-}
-}  // namespace
-
-extern "C" {
-void* malloc(size_t n) {
-  if (Fails()) return errno = ENOMEM, nullptr;
-  return __libc_malloc(n);
-}
-void* calloc(size_t n, size_t m) {
-  if (Fails()) return errno = ENOMEM, nullptr;
-  return __libc_calloc(n, m);
-}
-void* realloc(void* p, size_t n) {
-  if (Fails()) return errno = ENOMEM, nullptr;
-  return __libc_realloc(p, n);
-}
-void* aligned_alloc(size_t a, size_t n) {
-  if (Fails()) return errno = ENOMEM, nullptr;
-  return __libc_memalign(a, n);
-}
-int posix_memalign(void** p, size_t a, size_t n) {
-  if (Fails()) return ENOMEM;
-  *p = __libc_memalign(a, n);
-  return *p ? 0 : ENOMEM;
-}
-void* mmap(void* a, size_t n, int prot, int flags, int fd, off_t offset) {
-  static auto real = reinterpret_cast<decltype(&mmap)>(dlsym(RTLD_NEXT, "mmap"));
-  if (Fails()) return errno = ENOMEM, MAP_FAILED;
-  return real(a, n, prot, flags, fd, offset);
-}
-int mprotect(void* a, size_t n, int prot) {
-  static auto real = reinterpret_cast<decltype(&mprotect)>(dlsym(RTLD_NEXT, "mprotect"));
-  if (Fails()) return errno = ENOMEM, -1;
-  return real(a, n, prot);
-}
-}
+#include "tests/faults/failing_memory.h"
 
 namespace {
 
@@ -147,11 +90,9 @@ void LetGo(Held* h) {
 int Round(long k) {
   alarm(20);  // a hang ends the process by signal
   Held first;
-  countdown = k;
-  armed = true;
+  failing_memory::Arm(k, false);
   const bool worked = Scenario(&first);
-  armed = false;
-  const bool reached = seen.load() > k;
+  const bool reached = failing_memory::Disarm() > k;
   if (!worked && failed_code == 0) return 1;
   LetGo(&first);
   Held second;

@@ -4,8 +4,9 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <functional>
 #include <map>
-#include <random>
+#include <optional>
 #include <string>
 #include <tuple>
 #include <vector>
@@ -15,14 +16,28 @@
 
 namespace fuzz {
 
-// What to draw instead of a random shape or type for a tensor of that name: learnt from a refusal.
+// What is known of an argument, from the sentences that refused others.
+struct Repair {
+  std::optional<std::vector<int64_t>> shape;
+  std::optional<aclDataType> type;
+  std::optional<bool> present;               // null, or not
+  int64_t least_rank = 0, most_rank = -1;    // of a tensor
+  int64_t least_count = 0, most_count = -1;  // values of an array, members of a list
+  int64_t least = 0, most = -1;              // of a number, or of an array's values
+  std::vector<std::string> words;            // of a string
+  bool operator==(const Repair&) const = default;
+};
+
+// The repairs of one call, by argument; those of "" are every tensor's.
 struct Repairs {
-  std::map<std::string, std::vector<int64_t>> shapes;
-  std::map<std::string, aclDataType> types;
-  // Reads "NAME has shape [..], expected [..]" and "NAME has type .., expected ..". False when there is
-  // nothing to learn.
+  std::map<std::string, Repair, std::less<>> of;
+  // Reads what a refusal expects: "NAME has shape [..], expected [..]", "NAME is .., expected 1 to 3" and so
+  // on. False when there is nothing to learn.
   bool Learn(const std::string& sentence);
 };
+
+// The seed of an operator's case of this number.
+uint64_t SeedOf(const char* op, uint64_t seed, uint64_t number);
 
 class Source {
  public:
@@ -31,11 +46,25 @@ class Source {
   ~Source();
   Source(const Source&) = delete;
 
-  // The next argument, of type T and this name.
+  // Every byte of the tensors that were drawn.
+  std::string Contents() const;
+  bool empty() const { return empty_; }  // one of them has no elements
+
+  // The next argument, of type T and this name. Each has random numbers of its own: a repair of one leaves
+  // the others as they are.
   template <class T>
-  T Draw(const char* name, bool output);
+  T Draw(const char* name, bool output) {
+    Begin(name);
+    return Make<T>(name, output);
+  }
 
  private:
+  template <class T>
+  T Make(const char* name, bool output);
+  void Begin(const char* name);
+  // Whether this argument is to be NULL: as its repair says, or one in `in`.
+  bool Null(const char* name, uint64_t in);
+  void Repaired(std::vector<int64_t>* shape, aclDataType* type, const Repair& r);
   uint64_t Below(uint64_t n) { return n == 0 ? 0 : random_() % n; }
   bool Once(uint64_t in) { return Below(in) == 0; }
   template <class T, size_t n>
@@ -44,20 +73,44 @@ class Source {
   }
   std::vector<int64_t> Shape();
   aclDataType Type(const std::string& name);
-  aclTensor* Tensor(const char* name, bool output, bool in_list);
+  aclTensor* Tensor(const char* name, bool output);
+  aclTensor* NewTensor(const char* name, bool output, const std::vector<int64_t>& shape, aclDataType type);
+  aclTensor* Member(const char* name, bool output, uint64_t index);
   aclScalar* Scalar(const char* name);
   aclTensorList* TensorList(const char* name, bool output);
+  uint64_t Count(uint64_t drawn) const;
   int64_t Integer();
   double Real();
   void Fill(unsigned char* p, int64_t bytes, aclDataType type);
   void Say(const char* name, const std::string& value) const;
 
-  std::mt19937_64 random_;
+  // SplitMix64: cheap to start anew.
+  struct Random {
+    using result_type = uint64_t;
+    static constexpr uint64_t min() { return 0; }
+    static constexpr uint64_t max() { return UINT64_MAX; }
+    uint64_t state;
+    uint64_t operator()() {
+      uint64_t z = state += 0x9e3779b97f4a7c15u;
+      z = (z ^ (z >> 30)) * 0xbf58476d1ce4e5b9u;
+      z = (z ^ (z >> 27)) * 0x94d049bb133111ebu;
+      return z ^ (z >> 31);
+    }
+  };
+  const uint64_t seed_;
+  Random random_;
+  uint64_t arguments_ = 0;
   const Repairs& repairs_;
+  const Repair* repair_ = nullptr;  // of the argument that is drawn
   bool describe_;
   std::vector<int64_t> base_;  // the shape that most tensors of a call have
   aclDataType type_;           // and their type
-  std::vector<void*> memory_;
+  struct Block {
+    void* data;
+    size_t bytes;
+  };
+  std::vector<Block> memory_;
+  bool empty_ = false;
   std::vector<aclTensor*> tensors_;  // alive, not in a list
   std::vector<aclTensorList*> tensor_lists_;
   std::vector<aclScalar*> scalars_;
@@ -74,8 +127,12 @@ struct Operator {
 };
 const std::vector<Operator>& Operators();
 
+// Called between the drawing of a call's arguments and the call.
+inline std::function<void()> before_call;
+
 template <class F, class... A>
 int Apply(F phase_one, uint64_t* size, aclOpExecutor** executor, std::tuple<A...> arguments) {
+  if (before_call) before_call();
   return std::apply([&](A... a) { return phase_one(a..., size, executor); }, arguments);
 }
 
