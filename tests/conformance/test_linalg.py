@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import accuracy
 import aclnn
 from test_norm import arrange
 
@@ -29,6 +30,7 @@ def close(a, e, factor=1.0):
     tolerance = TOLERANCE[a.dtype] * factor
     e = e.to(wide(a).dtype)
     torch.testing.assert_close(wide(a), e, rtol=tolerance, atol=tolerance * max(1.0, e.abs().max().item() if e.numel() else 1.0))
+    accuracy.record(aclnn.writer(a), a, e)
 
 
 def well_conditioned(n, dtype, layout="contiguous", batch=()):

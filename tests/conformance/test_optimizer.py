@@ -60,7 +60,7 @@ def test_apply_adamw_from_device_settings():
     compare([p, m, v], expected[:3], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 @pytest.mark.parametrize("amsgrad", [False, True])
 def test_fused_adam(dtype, amsgrad):
     ps, gs, ms = (state(dtype, s) for s in range(3))
@@ -92,7 +92,7 @@ def test_mixed_types():
     compare([p, m, v], expected[:3], **{})
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 @pytest.mark.parametrize("nesterov", [False, True])
 @pytest.mark.parametrize("first", [False, True])
 def test_fused_sgd(dtype, nesterov, first):
@@ -116,7 +116,7 @@ def test_fused_sgd(dtype, nesterov, first):
     compare(plain[1], [g.double() / 2 for g in gs])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 @pytest.mark.parametrize("bad", [None, float("inf"), float("nan"), -float("inf")])
 def test_non_finite_check_and_unscale(dtype, bad):
     gs = state(dtype, 1)

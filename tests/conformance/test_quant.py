@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import aclnn
+import cases
 from test_norm import arrange
 
 LAYOUTS = ["contiguous", "transposed", "offset"]
@@ -105,7 +106,7 @@ def test_quantised_weights(dtype, transposed, bits):
                 y = torch.full((*rows[:-1], n), 77.0, dtype=dtype)
                 aclnn.call("WeightQuantBatchMatmulV2", x, given, scale, o, None, None, b, group, y)
                 bound = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype] * expected.abs().max().item()
-                torch.testing.assert_close(y.double(), expected, rtol=0, atol=bound)
+                cases.compare(y, expected, rtol=0, atol=bound)
 
 
 def test_quantised_weights_say_what_is_wrong():

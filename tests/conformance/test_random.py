@@ -165,6 +165,12 @@ def test_dropout(n, p):
         cases.compare(grad, torch.where(keep, cases.wide(x) * 2, 0.0))
 
 
+def test_dropout_outside_of_training():
+    x, out, mask = torch.rand(100), torch.empty(100), torch.empty(16, dtype=torch.uint8)
+    aclnn.call("Dropout", x, 0.5, False, SEED, OFFSET, out, mask)
+    assert torch.equal(out, x) and bits(mask, 100).all()
+
+
 def test_dropout_counts_elements_in_row_major_order():
     x = torch.rand(40, 50) + 1
     mask = torch.empty(2048 // 8, dtype=torch.uint8)

@@ -1,0 +1,44 @@
+"""The worst error of each operator and output type, in units in the last place of that type, against the float64 oracle.
+
+|result - exact| / ulp(exact), where ulp(x) is the distance between numbers of the result's type around x, at least that of
+its smallest normal number; complex numbers by modulus. NaN and infinities don't count: tests compare those exactly.
+"""
+
+from __future__ import annotations
+
+import csv
+import pathlib
+
+import torch
+
+worst: dict[tuple[str, str], float] = {}  # (operator without aclnn, type) -> ULP, of this process
+
+
+def error(actual: torch.Tensor, exact: torch.Tensor) -> float:
+    """The largest error of `actual` in its type's ULP; `exact` is float64 or complex128 and of the same shape."""
+    info = torch.finfo(actual.dtype)
+    wide = actual.to(exact.dtype)
+    size = exact.abs()
+    # Beyond the type's range the right answer is infinite.
+    finite = wide.isfinite() & exact.isfinite() & (size <= info.max)
+    distance = (wide - exact).abs()[finite]
+    if distance.numel() == 0:
+        return 0.0
+    _, exponent = torch.frexp(size[finite].clamp(min=info.tiny))
+    return (distance / torch.ldexp(torch.tensor(info.eps, dtype=torch.float64), exponent - 1)).max().item()
+
+
+def record(op: str | None, actual: torch.Tensor, exact: torch.Tensor) -> None:
+    """Notes the error of an operator's result. Expectations in other types than float64 are no oracle of rounding."""
+    if op is None or exact.dtype not in (torch.float64, torch.complex128) or not (actual.is_floating_point() or actual.is_complex()):
+        return
+    key = op, str(actual.dtype).removeprefix("torch.")
+    worst[key] = max(worst.get(key, 0.0), error(actual.detach(), exact.detach()))
+
+
+def bounds(path: pathlib.Path) -> dict[tuple[str, str], float]:
+    """The committed table of the errors allowed."""
+    if not path.exists():
+        return {}
+    with open(path, newline="") as f:
+        return {(row["op"], row["type"]): float(row["ulp"]) for row in csv.DictReader(f, delimiter="\t")}
