@@ -2,6 +2,9 @@
 
 |result - exact| / ulp(exact), where ulp(x) is the distance between numbers of the result's type around x, at least that of
 its smallest normal number; complex numbers by modulus. NaN and infinities don't count: tests compare those exactly.
+
+Where terms cancel, a result says nothing about their size. So results other than those of elementwise operators count in the
+ULP of the root mean square of their tensor, or of 1/8 (tests have operands of size 1), if they are smaller than those.
 """
 
 from __future__ import annotations
@@ -14,26 +17,26 @@ import torch
 worst: dict[tuple[str, str], float] = {}  # (operator without aclnn, type) -> ULP, of this process
 
 
-def error(actual: torch.Tensor, exact: torch.Tensor) -> float:
+def error(actual: torch.Tensor, exact: torch.Tensor, cancels: bool) -> float:
     """The largest error of `actual` in its type's ULP; `exact` is float64 or complex128 and of the same shape."""
     info = torch.finfo(actual.dtype)
-    wide = actual.to(exact.dtype)
-    size = exact.abs()
+    wide, size = actual.to(exact.dtype), exact.abs()
     # Beyond the type's range the right answer is infinite.
     finite = wide.isfinite() & exact.isfinite() & (size <= info.max)
-    distance = (wide - exact).abs()[finite]
+    distance, size = (wide - exact).abs()[finite], size[finite]
     if distance.numel() == 0:
         return 0.0
-    _, exponent = torch.frexp(size[finite].clamp(min=info.tiny))
-    return (distance / torch.ldexp(torch.tensor(info.eps, dtype=torch.float64), exponent - 1)).max().item()
+    least = max(info.tiny, 0.125, size.square().mean().sqrt().item()) if cancels else info.tiny
+    _, exponent = torch.frexp(size.clamp(min=least))
+    return torch.ldexp(distance / info.eps, 1 - exponent).max().item()
 
 
-def record(op: str | None, actual: torch.Tensor, exact: torch.Tensor) -> None:
+def record(op: str | None, actual: torch.Tensor, exact: torch.Tensor, cancels: bool = True) -> None:
     """Notes the error of an operator's result. Expectations in other types than float64 are no oracle of rounding."""
     if op is None or exact.dtype not in (torch.float64, torch.complex128) or not (actual.is_floating_point() or actual.is_complex()):
         return
     key = op, str(actual.dtype).removeprefix("torch.")
-    worst[key] = max(worst.get(key, 0.0), error(actual.detach(), exact.detach()))
+    worst[key] = max(worst.get(key, 0.0), error(actual.detach(), exact.detach(), cancels))
 
 
 def bounds(path: pathlib.Path) -> dict[tuple[str, str], float]:

@@ -36,8 +36,10 @@ def promoted(reference):
     ("Sigmoid", torch.sigmoid, -5, 5),
 ])
 def test_floating(op, reference, low, high):
-    cases.elementwise(op, promoted(reference), FLOATING, low=low, high=high)
-    cases.elementwise(op, promoted(reference), TO_FLOAT, out_dtype=as_float, low=low, high=high)
+    # pi x is rounded in the type: near its zeros sinc is a difference.
+    cancels = op == "Sinc"
+    cases.elementwise(op, promoted(reference), FLOATING, low=low, high=high, cancels=cancels)
+    cases.elementwise(op, promoted(reference), TO_FLOAT, out_dtype=as_float, low=low, high=high, cancels=cancels)
 
 
 @pytest.mark.parametrize("op, reference, low, high", [
@@ -205,7 +207,7 @@ def test_foreach(op, reference, dtype):
     outs = [cases.empty(x.shape, dtype, "strided" if i % 2 else "contiguous") for i, x in enumerate(xs)]
     aclnn.call("Foreach" + op, xs, outs)
     for x, out in zip(xs, outs):
-        cases.compare(out, reference(cases.wide(x)))
+        cases.compare(out, reference(cases.wide(x)), cancels=False)
 
 
 def test_foreach_zero():
