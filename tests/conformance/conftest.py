@@ -31,7 +31,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the oracle's threads would only fight
 
 
 def pytest_addoption(parser):
-    parser.addoption("--ulp", metavar="FILE", help="write each operator's worst errors to this file as JSON, and check no bounds")
+    parser.addoption("--ulp", metavar="FILE", help="where to write each operator's worst errors (JSON) instead of build/test/ulp.json; no bounds are checked then")
 
 
 @pytest.fixture(autouse=True)
@@ -103,9 +103,10 @@ def pytest_sessionfinish(session, exitstatus):
         session.config.workeroutput["conformance"] = mine
         return
     run.add(**mine | {"deselected": 0})
-    if session.config.option.ulp:
-        text = json.dumps([[*key, error] for key, error in sorted(run.worst.items())], indent=0)
-        pathlib.Path(session.config.option.ulp).write_text(text)
+    if session.config.option.ulp or run.whole():
+        file = pathlib.Path(session.config.option.ulp or ROOT / "build/test/ulp.json")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(json.dumps([[*key, error] for key, error in sorted(run.worst.items())], indent=0))
     if exitstatus == pytest.ExitCode.OK:
         problems.extend([*uncalled(), *([] if session.config.option.ulp else above_bounds())])
         if problems:

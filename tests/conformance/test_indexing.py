@@ -172,6 +172,7 @@ def test_gather(dtype, dim):
         x = cases.tensor((6, 7, 5), dtype, layout)
         i = integers((4, 3, 5), x.shape[dim] if dim in (0, -1, 2) else 7, layout=layout)
         check("Gather", x, dim, i, expected=x.gather(dim, i), layout=layout)
+        check("Gather", x, dim, cases.lay(i.int(), layout), expected=x.gather(dim, i), layout=layout)
     x = cases.tensor((6, 7, 5), dtype)
     shape = [1, 1, 1]
     shape[dim] = 9

@@ -194,14 +194,11 @@ def test_nan_and_inf():
         check(out, product(a, b), 33)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_weight_in_fractal_order(dtype):
-    """The physical order is written here by hand; the handle gets the physical storage shape."""
     k, n = 40, 50
     a, b = operands((9, k), (k, n), dtype)
-    padded = torch.zeros(48, 64, dtype=dtype)
-    padded[:k, :n] = b
-    stored = padded.view(3, 16, 4, 16).permute(2, 0, 1, 3).contiguous()
+    stored = nz(b, 32 // dtype.itemsize)
     out = cases.empty((9, n), dtype)
     weight = handle(stored, b.shape, FRACTAL_NZ)
     aclnn.call("MatmulWeightNz", a, weight, out, 1)
@@ -215,9 +212,9 @@ def test_weight_in_fractal_order(dtype):
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_batched_weight_in_fractal_order(dtype):
-    k, n, c0 = 40, 50, 32 // dtype.itemsize
+    k, n = 40, 50
     a, b = operands((3, 9, k), (3, k, n), dtype)
-    stored = nz(b, c0)
+    stored = nz(b, 32 // dtype.itemsize)
     for given in (handle(stored, b.shape, FRACTAL_NZ), b):
         out = cases.empty((3, 9, n), dtype)
         aclnn.call("BatchMatMulWeightNz", a, given, out, 1)

@@ -51,13 +51,15 @@ def test_apply_adamw_v2(dtype, amsgrad, maximize):
                 compare([vmax2], expected[3:], **LOOSE.get(dtype, {}) if dtype != torch.float64 else {"rtol": 1e-6, "atol": 1e-6})
 
 
-def test_apply_adamw_from_device_settings():
-    p, g, m = (state(torch.float32, s)[-1] for s in range(3))
-    v = state(torch.float32, 3, 0.1, 1)[-1]
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided"])
+def test_apply_adamw_from_device_settings(dtype, layout):
+    p, g, m = (cases.lay(state(dtype, s)[-1], layout) for s in range(3))
+    v = cases.lay(state(dtype, 3, 0.1, 1)[-1], layout)
+    settings = [torch.tensor([x], dtype=dtype if dtype == torch.float64 else torch.float32) for x in (B1 ** 4, B2 ** 4, LR, WD, B1, B2, EPS)]
     expected = reference_adam(p, g, m, v, None, 4, LR, B1, B2, WD, EPS, False, True)
-    settings = [torch.tensor([x]) for x in (B1 ** 4, B2 ** 4, LR, WD, B1, B2, EPS)]
     aclnn.call("ApplyAdamW", p, m, v, *settings, g, None, False, False)
-    compare([p, m, v], expected[:3], rtol=1e-5, atol=1e-5)
+    compare([p, m, v], expected[:3], **({"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {}))
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS)

@@ -106,8 +106,10 @@ def test_max_pool_of_nan_and_infinity(width):
     assert torch.equal(indices, places)
 
 
-def test_max_pool_without_indices():
-    x = torch.randn(2, 3, 9, 9)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_max_pool_without_indices(dtype, layout):
+    x = make((2, 3, 9, 9), dtype, layout)
     expected = F.max_pool2d(F.pad(x, (1, 0, 1, 1), value=-math.inf), 3, 2)
     out = torch.empty_like(expected)
     aclnn.call("MaxPool", x, [3, 3], [2, 2], 0, [1, 1, 1, 0], [1, 1], 0, out)

@@ -150,14 +150,18 @@ def test_copy_of_transposed(shape, dtype):
         assert torch.equal(back, x.to(back.dtype))
 
 
-def test_cast_and_expand():
-    x = cases.tensor((3, 4), torch.float32)
-    out = cases.empty((3, 4), torch.int32)
-    aclnn.call("Cast", x, torch.int32, out)
-    assert torch.equal(out, x.to(torch.int32))
-    wide = cases.empty((2, 3, 4), torch.float32)
-    aclnn.call("Expand", x, [2, -1, 4], wide)
-    assert torch.equal(wide, x.expand(2, 3, 4))
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_cast_and_expand(dtype, layout):
+    x = cases.tensor((3, 4, 5), dtype, layout, 0, 3)
+    for target in cases.ALL:
+        out = cases.empty((3, 4, 5), target, layout)
+        aclnn.call("Cast", x, target, out)
+        assert torch.equal(out, x != 0 if target == torch.bool else (x.real if dtype.is_complex and not target.is_complex else x).to(target))
+    expected = x.expand(2, *x.shape)
+    out = cases.lay(torch.full(expected.shape, 7).to(dtype), cases.OUTPUT_LAYOUTS.get(layout, layout))
+    aclnn.call("Expand", x, [2, *[-1] * x.dim()], out)
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", cases.ALL)
