@@ -26,17 +26,22 @@ def error(actual: torch.Tensor, exact: torch.Tensor, cancels: bool) -> float:
     distance, size = (wide - exact).abs()[finite], size[finite]
     if distance.numel() == 0:
         return 0.0
-    least = max(info.tiny, 0.125, size.square().mean().sqrt().item()) if cancels else info.tiny
+    least = info.tiny
+    if cancels:
+        largest = max(size.max().item(), info.tiny)
+        least = max(0.125, largest * (size / largest).square().mean().sqrt().item())
     _, exponent = torch.frexp(size.clamp(min=least))
     return torch.ldexp(distance / info.eps, 1 - exponent).max().item()
 
 
-def record(op: str | None, actual: torch.Tensor, exact: torch.Tensor, cancels: bool = True) -> None:
-    """Notes the error of an operator's result. Expectations in other types than float64 are no oracle of rounding."""
-    if op is None or exact.dtype not in (torch.float64, torch.complex128) or not (actual.is_floating_point() or actual.is_complex()):
+def record(operators: list[str], actual: torch.Tensor, exact: torch.Tensor, cancels: bool = True) -> None:
+    """Notes the error of a result of these operators. Expectations in other types than float64 are no oracle of rounding."""
+    if not operators or exact.dtype not in (torch.float64, torch.complex128) or not (actual.is_floating_point() or actual.is_complex()):
         return
-    key = op, str(actual.dtype).removeprefix("torch.")
-    worst[key] = max(worst.get(key, 0.0), error(actual.detach(), exact.detach(), cancels))
+    ulp = error(actual.detach(), exact.detach(), cancels)
+    for op in operators:
+        key = op, str(actual.dtype).removeprefix("torch.")
+        worst[key] = max(worst.get(key, 0.0), ulp)
 
 
 def bounds(path: pathlib.Path) -> dict[tuple[str, str], float]:

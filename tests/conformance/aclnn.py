@@ -172,13 +172,18 @@ def pack(ctype: str, value):
 
 called: set[str] = set()  # operators that ran without an error, in this process
 observers: list = []  # each is given (op, arguments) before a call; what it returns, if anything, is called after a success
-_written: dict[int, tuple] = {}  # address of memory -> the tensor through which an operator wrote it last (weakly), the operator
+_written: dict[int, tuple] = {}  # address of memory -> the tensor through which it was written last (weakly), the operators
 
 
-def writer(t: torch.Tensor) -> str | None:
-    """The operator that wrote this tensor's memory last, if it was one."""
-    base, op = _written.get(t.untyped_storage().data_ptr(), (lambda: None, None))
-    return op if base() is not None else None
+def writers(t: torch.Tensor) -> list[str]:
+    """The operator that wrote this tensor's memory last, if it was one, and those that gave the same bits (share)."""
+    base, operators = _written.get(t.untyped_storage().data_ptr(), (lambda: None, []))
+    return operators if base() is not None else []
+
+
+def share(t: torch.Tensor, op: str) -> None:
+    """Says that this operator gave the same result as the one that wrote t."""
+    writers(t).append(op)
 
 
 def _note(op: str, arguments):
@@ -187,7 +192,7 @@ def _note(op: str, arguments):
         if direction in ("out", "inout"):
             for t in a if isinstance(a, (list, tuple)) else [a]:
                 if isinstance(t, torch.Tensor):
-                    _written[t.untyped_storage().data_ptr()] = weakref.ref(t), op
+                    _written[t.untyped_storage().data_ptr()] = weakref.ref(t), [op]
 
 
 def forget() -> None:

@@ -100,7 +100,7 @@ def compare(actual: torch.Tensor, expected: torch.Tensor, rtol=None, atol=None, 
     r, a = TOLERANCE.get(actual.dtype, (0, 0))
     torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=r if rtol is None else rtol, atol=a if atol is None else atol,
                                equal_nan=True)
-    accuracy.record(aclnn.writer(actual), actual, expected, cancels)
+    accuracy.record(aclnn.writers(actual), actual, expected, cancels)
 
 
 def seed_of(*parts) -> int:

@@ -148,6 +148,8 @@ def watch(op: str, arguments):
             if failure is not None:
                 raise AssertionError(f"aclnn{op} succeeds, but {failure}")
             for actual, expected in pairs:
+                if name != f"Inplace{op}":
+                    aclnn.share(expected, name)
                 if not torch.equal(actual, expected.to(actual.dtype)):
                     torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=0, atol=0, equal_nan=True,
                                                msg=lambda m: f"aclnn{name} and aclnn{op} differ: {m}")

@@ -368,7 +368,7 @@ def test_transform_bias_rescale_qkv():
         x, b = cases.values((2, 7, 48), dtype, seed=1), cases.values((48,), dtype, seed=2)
         outs = [torch.empty(2, 4, 7, 4, dtype=dtype) for _ in range(3)]
         aclnn.call("TransformBiasRescaleQkv", x, b, 4, *outs)
-        expected = torch._transform_bias_rescale_qkv(x.float(), b.float(), 4)
+        expected = torch._transform_bias_rescale_qkv(x.double(), b.double(), 4)
         for o, e in zip(outs, expected):
             cases.compare(o, e)
 

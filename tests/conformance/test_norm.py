@@ -40,7 +40,7 @@ def check(actual, expected, dtype=None, factor=1.0):
     expected = expected.detach().double()
     scale = expected.abs().max().item() if expected.numel() else 1.0
     torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance * max(scale, 1.0), equal_nan=True)
-    accuracy.record(aclnn.writer(actual), actual, expected)
+    accuracy.record(aclnn.writers(actual), actual, expected)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

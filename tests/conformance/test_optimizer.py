@@ -31,7 +31,8 @@ def reference_adam(p, g, m, v, vmax, t, lr, b1, b2, wd, eps, maximize, decoupled
     return p - lr / (1 - b1 ** t) * m / (largest.sqrt() / (1 - b2 ** t) ** 0.5 + eps), m, v, largest
 
 
-LR, B1, B2, WD, EPS = 1e-2, 0.9, 0.99, 0.1, 1e-8
+# As the operators take them: in float32.
+LR, B1, B2, WD, EPS = torch.tensor([1e-2, 0.9, 0.99, 0.1, 1e-8]).tolist()
 LOOSE = {torch.float32: {"rtol": 1e-5, "atol": 1e-5}}
 
 
@@ -99,7 +100,7 @@ def test_mixed_types():
 @pytest.mark.parametrize("first", [False, True])
 def test_fused_sgd(dtype, nesterov, first):
     ps, gs, bs = (state(dtype, s) for s in range(3))
-    lr, wd, momentum, dampening = 0.1, 0.01, 0.9, 0.0 if nesterov else 0.2
+    lr, wd, momentum, dampening = torch.tensor([0.1, 0.01, 0.9, 0.0 if nesterov else 0.2]).tolist()
     expected = []
     for p, g, b in zip(*([x.double() for x in xs] for xs in (ps, gs, bs))):
         d = -g + wd * p
