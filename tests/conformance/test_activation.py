@@ -45,6 +45,10 @@ def gradient(f):
     return backward
 
 
+def hardswish_gradient(g, x):  # PyTorch's x / 3 + 1 / 2 cancels
+    return torch.where(x <= -3, 0.0, torch.where(x < 3, g * (2 * x + 3) / 6, g))
+
+
 def swish_gradient(beta):
     def backward(g, x):
         s = torch.sigmoid(beta * x)
@@ -86,8 +90,8 @@ BACKWARD = [
     ("LeakyReluBackward", gradient(lambda x: F.leaky_relu(x, 0.1)), (0.1, False)),
     ("ThresholdBackward", lambda g, x: aten.threshold_backward(g, x, 0.5), (0.5,)),
     ("HardtanhBackward", lambda g, x: aten.hardtanh_backward(g, x, -0.5, 1.5), (-0.5, 1.5)),
-    ("HardsigmoidBackward", lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0.0), ()), ("HardswishBackward", aten.hardswish_backward, ()),
-    ("HardswishBackwardV2", aten.hardswish_backward, ()), ("HardshrinkBackward", lambda g, x: aten.hardshrink_backward(g, x, 0.6), (0.6,)),
+    ("HardsigmoidBackward", lambda g, x: torch.where((x > -3) & (x < 3), g / 6, 0.0), ()), ("HardswishBackward", hardswish_gradient, ()),
+    ("HardswishBackwardV2", hardswish_gradient, ()), ("HardshrinkBackward", lambda g, x: aten.hardshrink_backward(g, x, 0.6), (0.6,)),
     ("SoftshrinkBackward", lambda g, x: aten.softshrink_backward(g, x, 0.6), (0.6,)),
     ("SoftplusBackward", lambda g, x: aten.softplus_backward(g, x, 1.5, 3.0), (1.5, 3.0)), ("MishBackward", gradient(F.mish), ()),
     ("SiluBackward", gradient(F.silu), ()), ("SwishBackward", swish_gradient(1.2), (1.2,)),
