@@ -80,6 +80,11 @@ def test_forward_of_integers():
     cases.elementwise("Threshold", lambda x: F.threshold(x, 1, 7), cases.INTS, extra=(1, 7))
 
 
+def test_logit_of_integers():
+    cases.elementwise("Logit", lambda x: torch.logit(x.double(), 0.1), [*cases.INTS, torch.bool], extra=(0.1,), low=0, high=1,
+                      out_dtype=lambda _: torch.float32)
+
+
 def test_complex():
     cases.elementwise("Silu", F.silu, cases.COMPLEX)
     cases.elementwise("SigmoidBackward", aten.sigmoid_backward, FLOATING, inputs=2)

@@ -45,6 +45,11 @@ def test_two_tensors(op):
     cases.elementwise(op, reference, dtypes, inputs=2, out_dtype=out_dtype)
 
 
+def test_integers_in_floating_point():
+    integers = [*INTS, torch.bool]
+    cases.elementwise("Atan2", lambda a, b: torch.atan2(a.double(), b.double()), integers, inputs=2, out_dtype=true_division)
+
+
 @pytest.mark.parametrize("op,sign", [("Add", 1), ("Sub", -1), ("Rsub", -1)])
 @pytest.mark.parametrize("alpha", [1, -1, 2, 0])
 def test_add_alpha(op, sign, alpha):

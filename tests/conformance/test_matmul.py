@@ -83,7 +83,7 @@ def test_mm_deep(dtype, shape):
     check(self, expected, k)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("a_shape,b_shape", [
     ((7,), (7,)), ((7,), (7, 5)), ((4, 7), (7,)), ((2, 4, 7), (7,)), ((7,), (2, 7, 5)), ((2, 4, 7), (7, 5)), ((4, 7), (2, 7, 5)),
     ((3, 1, 4, 7), (2, 7, 5)), ((2, 3, 4, 7), (2, 3, 7, 5)), ((6, 1, 7), (7, 5)), ((2, 0, 7), (7, 5)), ((2, 4, 0), (0, 5)),
@@ -96,7 +96,7 @@ def test_matmul_ranks(dtype, a_shape, b_shape):
     check(out, expected, a_shape[-1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("batch", [(5,), (40,), (1,)])
 def test_batched(dtype, batch):
     a, b = operands((*batch, 33, 20), (*batch, 20, 47), dtype)
@@ -146,7 +146,7 @@ def test_addmm_in_place_and_no_depth(dtype):
     check(out, 0.5 * cases.wide(self), 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int32, torch.complex64])
+@pytest.mark.parametrize("dtype", TYPES)
 def test_batched_addends(dtype):
     exact = not (dtype.is_floating_point or dtype.is_complex)
     beta, alpha = (2, 3) if exact else (0.5, 2.0)

@@ -190,7 +190,7 @@ def chi_squared(counts, weights):
     return ((counts[used] - expected[used]) ** 2 / expected[used]).sum().item()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 def test_multinomial(dtype):
     weights = torch.tensor([[1, 2, 0, 4, 3, 0], [0, 1, 1, 1, 1, 0]], dtype=dtype)
     out = torch.empty(2, N, dtype=torch.int64)

@@ -107,7 +107,7 @@ def test_tests():
 
 def test_nan_to_num():
     cases.elementwise("NanToNum", lambda x: torch.nan_to_num(x, 0.5, 99.0, -98.0), cases.FLOATS, extra=(0.5, 99.0, -98.0))
-    cases.elementwise("NanToNum", lambda x: x, cases.INTS, extra=(0.5, 99.0, -98.0))
+    cases.elementwise("NanToNum", lambda x: x, [*cases.INTS, torch.bool], extra=(0.5, 99.0, -98.0))
 
 
 @pytest.mark.parametrize("op", ["Sin", "Cos", "Tan", "Sinc"])
