@@ -40,7 +40,7 @@ test: toolkit venv ## Build and run every test, sanitizers included
 	@tools/test.sh
 
 .PHONY: accuracy
-accuracy: toolkit venv ## Measure the operators' errors again, on every instruction set of this machine: docs/accuracy.tsv, docs/coverage.md
+accuracy: toolkit venv ## Measure the operators' errors again: rewrites docs/accuracy.tsv and docs/coverage.md
 	@tools/docs/accuracy.sh
 
 .PHONY: fuzz

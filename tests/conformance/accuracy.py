@@ -49,4 +49,5 @@ def bounds(path: pathlib.Path) -> dict[tuple[str, str], float]:
     if not path.exists():
         return {}
     with open(path, newline="") as f:
-        return {(row["op"], row["type"]): 1.05 * float(row["ulp"]) for row in csv.DictReader(f, delimiter="\t")}
+        rows = [(row.pop("op"), row) for row in csv.DictReader(f, delimiter="\t")]
+    return {(op, dtype): 1.05 * float(ulp) for op, row in rows for dtype, ulp in row.items() if ulp}

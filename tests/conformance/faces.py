@@ -133,15 +133,16 @@ def watch(op: str, arguments):
     global _watching
     if _watching:
         return None
-    _watching = True
-    runs = []
-    for name, mine, pairs in (*in_place_run(op, arguments), *version_runs(op, arguments)):
-        try:
-            aclnn.call(name, *mine)
-            runs.append((name, pairs, None))
-        except aclnn.Failed as e:
-            runs.append((name, pairs, e))
-    _watching = False
+    _watching, runs = True, []
+    try:
+        for name, mine, pairs in (*in_place_run(op, arguments), *version_runs(op, arguments)):
+            try:
+                aclnn.call(name, *mine)
+                runs.append((name, pairs, None))
+            except aclnn.Failed as e:
+                runs.append((name, pairs, e))
+    finally:
+        _watching = False
 
     def compare():
         for name, pairs, failure in runs:

@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 TIERS = {"T1": "llama.cpp needs it", "T2": "PyTorch", "T3": "language models, fused", "T4": "the rest", "T5": "rare"}
 BEGIN = "<!-- coverage: written by tools/docs/coverage.py from the built toolkit -->"
 END = "<!-- /coverage -->"
-TABLE_TYPES = ["float32", "float16", "bfloat16", "float64", "complex64"]
+TYPES = ["float32", "float16", "bfloat16", "float64", "complex64", "complex128"]
 INTRODUCTION = """Written by tools/docs/coverage.py from the built toolkit and docs/accuracy.tsv. Names without `aclnn`.
 
 The numbers are the worst errors that tests/conformance allows, in units in the last place of the result's type (ULP): the
@@ -56,18 +56,16 @@ def write_accuracy(files) -> None:
         for op, dtype, error in json.loads(pathlib.Path(name).read_text()):
             measured[op][dtype] = max(error, measured[op][dtype])
     with open(ROOT / "docs/accuracy.tsv", "w") as f:
-        f.write("op\ttype\tulp\n")
+        f.write("\t".join(["op", *TYPES]) + "\n")
         for op in sorted(measured):
-            f.writelines(f"{op}\t{dtype}\t{ulp:g}\n" for dtype, ulp in sorted(bounds(measured[op]).items()))
+            allowed = bounds(measured[op])
+            f.write("\t".join([op, *(f"{allowed[t]:g}" if t in allowed else "" for t in TYPES)]) + "\n")
 
 
 def read_accuracy():
     """op -> {type: ULP}"""
-    result = collections.defaultdict(dict)
     with open(ROOT / "docs/accuracy.tsv", newline="") as f:
-        for row in csv.DictReader(f, delimiter="\t"):
-            result[row["op"]][row["type"]] = float(row["ulp"])
-    return result
+        return {row.pop("op"): {t: float(ulp) for t, ulp in row.items() if ulp} for row in csv.DictReader(f, delimiter="\t")}
 
 
 def table(rows) -> str:
@@ -83,7 +81,7 @@ def table(rows) -> str:
 def errors(names, accuracy) -> list[str]:
     """A table of the operators that round, and a list of the others."""
     rounding = [n for n in names if any(accuracy.get(n, {}).values())]
-    types = [t for t in TABLE_TYPES if any(t in accuracy[n] for n in rounding)]
+    types = [t for t in TYPES if t != "complex128" and any(t in accuracy[n] for n in rounding)]
     lines = []
     if rounding:
         lines += [f"| | {' | '.join(types)} |", f"|---|{'---:|' * len(types)}"]
