@@ -43,6 +43,10 @@ test: toolkit venv ## Build and run every test, sanitizers included
 sweep: toolkit venv ## PyTorch's operators at every type, wrong calls, modules and optimisers on npu against the CPU device
 	@$(ANYCANN) run $(PYTHON) tests/sweep/sweep.py --all --quiet --json build/sweep
 
+.PHONY: accuracy
+accuracy: toolkit venv ## Measure the operators' errors again: rewrites docs/accuracy.tsv and docs/coverage.md
+	@tools/docs/accuracy.sh
+
 .PHONY: fuzz
 fuzz: system ## Random arguments for every operator under sanitizers: make fuzz CASES=10000000 SEED=1
 	@mkdir -p build

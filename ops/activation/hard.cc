@@ -25,7 +25,8 @@ struct HardswishOf {
 };
 template <class T>
 struct HardswishGrad {
-  T operator()(T g, T x) const { return x <= -3 ? T(0) : x < 3 ? g * (x / 3 + T(0.5)) : g; }
+  // Exact up to the division where it crosses zero, at -3/2.
+  T operator()(T g, T x) const { return x <= -3 ? T(0) : x < 3 ? g * ((2 * x + 3) / 6) : g; }
 };
 // Both shrinks: towards zero by `shift` beyond the threshold, zero within.
 template <class T>

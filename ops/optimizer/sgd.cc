@@ -13,7 +13,8 @@ namespace anycann {
 namespace {
 
 struct Step {
-  float sign, weight_decay, momentum, weight, lr;  // weight: of the gradient in the buffer
+  float sign, weight_decay, momentum, lr;
+  double weight;  // of the gradient in the buffer
   bool nesterov;
 };
 
@@ -24,7 +25,8 @@ template <class T, Momentum kind>
 void SgdLoop(void* const* out, const void* const* in, int64_t n, const void* params) {
   constexpr bool kBuffer = kind != Momentum::kNone;
   const Step& s = *static_cast<const Step*>(params);
-  const T sign = s.sign, decay = s.weight_decay, momentum = s.momentum, weight = s.weight, lr = s.lr;
+  const T sign = s.sign, decay = s.weight_decay, momentum = s.momentum, weight = static_cast<T>(s.weight),
+          lr = s.lr;
   const T direct = s.nesterov ? T(1) : T(0), through_buffer = s.nesterov ? momentum : T(1);
   const T *p = static_cast<const T*>(in[0]), *grad = static_cast<const T*>(in[1]),
           *buffer = kBuffer ? static_cast<const T*>(in[2]) : nullptr;
@@ -84,7 +86,7 @@ Status aclnn::FusedSgd(Call& call, const aclTensorList* paramsRef, const aclTens
     operands.push_back(In(gradScaleOptional));
     for (const aclTensor* g : TensorsOf(gradsRef)) operands.push_back(Out(g));
   }
-  const Step step{maximize ? -1.0f : 1.0f, weightDecay, momentum, 1 - dampening, lr, nesterov};
+  const Step step{maximize ? -1.0f : 1.0f, weightDecay, momentum, lr, 1.0 - dampening, nesterov};
   const Momentum kind = !buffers ? Momentum::kNone : isFirstStep ? Momentum::kFirst : Momentum::kLater;
   ElementwiseKernel kernel = KernelFor<float>(kind);
 #ifndef ANYCANN_FEW_TYPES

@@ -17,6 +17,7 @@ import ctypes
 import functools
 import os
 import pathlib
+import weakref
 
 import torch
 
@@ -169,11 +170,42 @@ def pack(ctype: str, value):
     return ctypes.c_int32(value), None
 
 
+called: set[str] = set()  # operators that ran without an error, in this process
+observers: list = []  # each is given (op, arguments) before a call; what it returns, if anything, is called after a success
+_written: dict[int, tuple] = {}  # address of memory -> the tensor through which it was written last (weakly), the operators
+
+
+def writers(t: torch.Tensor) -> list[str]:
+    """The operator that wrote this tensor's memory last, if it was one, and those that gave the same bits (share)."""
+    base, operators = _written.get(t.untyped_storage().data_ptr(), (lambda: None, []))
+    return operators if base() is not None else []
+
+
+def share(t: torch.Tensor, op: str) -> None:
+    """Says that this operator gave the same result as the one that wrote t."""
+    writers(t).append(op)
+
+
+def _note(op: str, arguments):
+    called.add(op)
+    for (ctype, _, direction), a in zip(prototypes()[op], arguments):
+        if direction in ("out", "inout"):
+            for t in a if isinstance(a, (list, tuple)) else [a]:
+                if isinstance(t, torch.Tensor):
+                    _written[t.untyped_storage().data_ptr()] = weakref.ref(t), [op]
+
+
+def forget() -> None:
+    """Which operator wrote what; memory is used again by others."""
+    _written.clear()
+
+
 def call(op: str, *arguments, stream=None, return_shape_of: int | None = None):
     """Both phases of aclnn<op>. `return_shape_of`: index of the argument whose view shape is read after the run."""
     parameters = prototypes()[op]
     if len(arguments) != len(parameters):
         raise TypeError(f"aclnn{op} takes {len(parameters)} arguments ({', '.join(p[1] for p in parameters)}), got {len(arguments)}")
+    afterwards = [f(op, arguments) for f in observers]
     packed = [pack(p[0], a) for p, a in zip(parameters, arguments)]
     try:
         workspace_size, executor = ctypes.c_uint64(0), ctypes.c_void_p()
@@ -187,6 +219,9 @@ def call(op: str, *arguments, stream=None, return_shape_of: int | None = None):
         if code != 0:
             raise Failed(name, code, last_error() or "")
         synchronise(stream)
+        _note(op, arguments)
+        for f in filter(None, afterwards):
+            f()
         if return_shape_of is not None:
             return view_shape(packed[return_shape_of][0])
     finally:
@@ -214,11 +249,12 @@ def view_shape(handle) -> tuple[int, ...]:
 
 
 @functools.cache
-def _coverage() -> set[str]:
+def implemented_operators() -> set[str]:
+    """Names without aclnn."""
     # A required name without an implementation is exported too, so the symbol alone says nothing.
     with open(folder().parent / "share/anycann/ops.tsv") as f:
-        return {row["op"] for row in csv.DictReader(f, delimiter="\t") if row["implemented"] == "yes"}
+        return {row["op"].removeprefix("aclnn") for row in csv.DictReader(f, delimiter="\t") if row["implemented"] == "yes"}
 
 
 def implemented(op: str) -> bool:
-    return (op if op.startswith("acl") else f"aclnn{op}") in _coverage()
+    return op in implemented_operators()

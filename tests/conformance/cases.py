@@ -18,6 +18,7 @@ import zlib
 
 import torch
 
+import accuracy
 import aclnn
 
 FLOATS = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -94,19 +95,21 @@ def wide(t: torch.Tensor) -> torch.Tensor:
     return t.to(torch.float64) if t.dtype.is_floating_point else t
 
 
-def compare(actual: torch.Tensor, expected: torch.Tensor, rtol=None, atol=None) -> None:
-    """`expected` is the oracle's; it is rounded once to the actual type."""
+def compare(actual: torch.Tensor, expected: torch.Tensor, rtol=None, atol=None, cancels=True) -> None:
+    """`expected` is the oracle's; it is rounded once to the actual type. `cancels`: see accuracy.py."""
     r, a = TOLERANCE.get(actual.dtype, (0, 0))
     torch.testing.assert_close(actual, expected.to(actual.dtype), rtol=r if rtol is None else rtol, atol=a if atol is None else atol,
                                equal_nan=True)
+    accuracy.record(aclnn.writers(actual), actual, expected, cancels)
 
 
 def seed_of(*parts) -> int:
     return zlib.crc32(repr(parts).encode())
 
 
-def elementwise(op: str, reference, dtypes, inputs=1, extra=(), out_dtype=None, low=-3.0, high=3.0, shape=(3, 5, 7)):
-    """Runs an elementwise operator aclnn<op>(inputs..., extra..., out) over types x layouts, and with NaN and Inf.
+def elementwise(op: str, reference, dtypes, inputs=1, extra=(), out_dtype=None, low=-3.0, high=3.0, shape=(3, 5, 7), before=(),
+                cancels=False):
+    """Runs an elementwise operator aclnn<op>(before..., inputs..., extra..., out) over types x layouts, and with NaN and Inf.
 
     out_dtype: None (as the first input) or a function of the input type.
     """
@@ -114,24 +117,24 @@ def elementwise(op: str, reference, dtypes, inputs=1, extra=(), out_dtype=None, 
     for dtype in dtypes:
         for layout in LAYOUTS:
             xs = [tensor(shape, dtype, layout, low, high, seed_of(op, i)) for i in range(inputs)]
-            failures += _one(op, reference, xs, extra, out_dtype, layout)
+            failures += _one(op, reference, xs, before, extra, out_dtype, layout, cancels)
         special = [tensor(shape, dtype, "contiguous", low, high, seed_of(op, i)) for i in range(inputs)]
         if dtype.is_floating_point:
             special[0].view(-1)[:4] = torch.tensor([float("nan"), float("inf"), -float("inf"), -0.0]).to(dtype)
-            failures += _one(op, reference, special, extra, out_dtype, "contiguous")
+            failures += _one(op, reference, special, before, extra, out_dtype, "contiguous", cancels)
         if inputs > 1:  # broadcasting
             special[1] = special[1][:1, :, :1].clone()
-            failures += _one(op, reference, special, extra, out_dtype, "contiguous")
+            failures += _one(op, reference, special, before, extra, out_dtype, "contiguous", cancels)
     assert not failures, "\n".join(failures[:10])
 
 
-def _one(op, reference, xs, extra, out_dtype, layout):
+def _one(op, reference, xs, before, extra, out_dtype, layout, cancels):
     dtype = xs[0].dtype
     out = empty(xs[0].shape, out_dtype(dtype) if out_dtype else dtype)
     out = lay(out, OUTPUT_LAYOUTS.get(layout, layout))
     try:
-        aclnn.call(op, *xs, *extra, out)
-        compare(out, reference(*(wide(x) for x in xs)))
+        aclnn.call(op, *before, *xs, *extra, out)
+        compare(out, reference(*(wide(x) for x in xs)), cancels=cancels)
     except (AssertionError, aclnn.Failed) as e:
         return [f"aclnn{op} {dtype} {layout} {[tuple(x.shape) for x in xs]}: {e}"]
     return []

@@ -49,6 +49,11 @@ def test_gcd():
     cases.elementwise("Gcd", torch.gcd, cases.INTS, inputs=2, low=-60, high=60)
 
 
+def test_integers_in_floating_point():
+    integers = [*INTS, torch.bool]
+    cases.elementwise("Atan2", lambda a, b: torch.atan2(a.double(), b.double()), integers, inputs=2, out_dtype=true_division)
+
+
 @pytest.mark.parametrize("op,sign", [("Add", 1), ("Sub", -1), ("Rsub", -1)])
 @pytest.mark.parametrize("alpha", [1, -1, 2, 0])
 def test_add_alpha(op, sign, alpha):
@@ -63,34 +68,43 @@ def test_add_bool():
     assert run("Add", a, b, True, out=torch.empty(4, dtype=torch.bool)).tolist() == [True, True, True, False]
 
 
-@pytest.mark.parametrize("dtype", REAL)
-def test_scalar_forms(dtype):
-    x = cases.values((4, 9), dtype, 0 if dtype == torch.uint8 else -5, 5)
-    wide = cases.wide(x)
+NUMBERS = [*REAL, *cases.COMPLEX]
+ORDERED = [*REAL, torch.bool]
+# op -> reference(x, s), types, type of the result
+SCALARS = {
+    "Muls": (torch.mul, NUMBERS, None), "Divs": (torch.div, ALL, true_division),
+    "FloorDivides": (torch.floor_divide, REAL, None), "RemainderTensorScalar": (torch.remainder, REAL, None),
+    "FmodScalar": (torch.fmod, REAL, None), "PowTensorScalar": (torch.pow, NUMBERS, None),
+    "EqScalar": (torch.eq, ALL, to_bool), "NeScalar": (torch.ne, ALL, to_bool),
+    "LtScalar": (torch.lt, ORDERED, to_bool), "LeScalar": (torch.le, ORDERED, to_bool), "GtScalar": (torch.gt, ORDERED, to_bool),
+    "GeScalar": (torch.ge, ORDERED, to_bool), "LessScalar": (torch.lt, ORDERED, to_bool),
+    "ClampMin": (lambda x, s: x.clamp(min=s), REAL, None), "ClampMax": (lambda x, s: x.clamp(max=s), REAL, None),
+    "BitwiseAndScalar": (torch.bitwise_and, INTS, None), "BitwiseOrScalar": (torch.bitwise_or, INTS, None),
+    "BitwiseXorScalar": (torch.bitwise_xor, INTS, None),
+}
+
+
+@pytest.mark.parametrize("op", SCALARS)
+def test_tensor_and_scalar(op):
+    reference, dtypes, out_dtype = SCALARS[op]
     for s in (2, 3):
-        for op, f in {"Muls": wide * s, "FloorDivides": wide // s, "RemainderTensorScalar": wide % s,
-                      "FmodScalar": torch.fmod(wide, s), "PowTensorScalar": wide ** s,
-                      "RemainderScalarTensor": None, "EqScalar": wide == s, "NeScalar": wide != s, "LtScalar": wide < s,
-                      "LeScalar": wide <= s, "GtScalar": wide > s, "GeScalar": wide >= s, "LessScalar": wide < s,
-                      "ClampMin": wide.clamp(min=s), "ClampMax": wide.clamp(max=s)}.items():
-            if op == "RemainderScalarTensor":
-                safe = torch.where(x == 0, torch.ones_like(x), x)
-                cases.compare(run(op, s, safe, out=torch.empty_like(x)), torch.remainder(s, cases.wide(safe)))
-                continue
-            out = torch.empty(x.shape, dtype=torch.bool if f.dtype == torch.bool else dtype)
-            cases.compare(run(op, x, s, out=out), f)
-        cases.compare(run("Divs", x, s, out=torch.empty(x.shape, dtype=true_division(dtype))), wide / s)
-        for mode, name in ((0, None), (1, "trunc"), (2, "floor")):
-            out = torch.empty(x.shape, dtype=dtype if mode else true_division(dtype))
-            cases.compare(run("DivMods", x, s, mode, out=out), torch.div(wide, s, rounding_mode=name))
-        cases.compare(run("Adds", x, s, 2, out=torch.empty_like(x)), wide + 2 * s)
-        cases.compare(run("Subs", x, s, 2, out=torch.empty_like(x)), wide - 2 * s)
-        cases.compare(run("Rsubs", x, s, 2, out=torch.empty_like(x)), s - 2 * wide)
-        cases.compare(run("AddV3", s, x, 2, out=torch.empty_like(x)), s + 2 * wide)
-    cases.compare(run("Clamp", x, 1, 3, out=torch.empty_like(x)), wide.clamp(1, 3))
-    cases.compare(run("Clamp", x, 3, 1, out=torch.empty_like(x)), wide.clamp(3, 1))
-    cases.compare(run("Clamp", x, None, 3, out=torch.empty_like(x)), wide.clamp(max=3))
-    cases.compare(run("Clamp", x, 1, None, out=torch.empty_like(x)), wide.clamp(min=1))
+        cases.elementwise(op, lambda x: reference(x, s), dtypes, extra=(s,), out_dtype=out_dtype, low=-5, high=5)
+
+
+@pytest.mark.parametrize("s", [2, 3])
+def test_scalar_forms(s):
+    def run_all(op, reference, dtypes, **more):
+        cases.elementwise(op, reference, dtypes, low=-5, high=5, **more)
+    run_all("Adds", lambda x: x + 2 * s, NUMBERS, extra=(s, 2))
+    run_all("Subs", lambda x: x - 2 * s, NUMBERS, extra=(s, 2))
+    run_all("Rsubs", lambda x: s - 2 * x, NUMBERS, extra=(s, 2))
+    run_all("AddV3", lambda x: s + 2 * x, NUMBERS, before=(s,), extra=(2,))
+    run_all("DivMods", lambda x: x / s, ALL, extra=(s, 0), out_dtype=true_division)
+    run_all("DivMods", lambda x: torch.div(x, s, rounding_mode="trunc"), REAL, extra=(s, 1))
+    run_all("DivMods", lambda x: torch.div(x, s, rounding_mode="floor"), REAL, extra=(s, 2))
+    for low, high in ((1, 3), (3, 1), (None, 3), (1, None)):
+        run_all("Clamp", lambda x: x.clamp(low, high), REAL, extra=(low, high))
+    cases.elementwise("RemainderScalarTensor", lambda x: torch.remainder(s, x), REAL, before=(s,), low=1, high=5)
 
 
 @pytest.mark.parametrize("dtype", REAL)
@@ -144,6 +158,13 @@ def test_integer_division_never_traps(dtype):
     assert torch.equal(q[b == 0], torch.full_like(q[b == 0], -1 if dtype.is_signed else info.max))
     run("RemainderTensorTensor", a, b, out=torch.empty_like(a))
     run("FloorDivide", a, b, out=torch.empty_like(a))
+
+
+def test_pow_layouts():
+    cases.elementwise("PowTensorTensor", torch.pow, [*FLOATS, *cases.COMPLEX], inputs=2, low=0.2)
+    cases.elementwise("PowTensorTensor", torch.pow, INTS, inputs=2, low=0, high=4)
+    cases.elementwise("PowScalarTensor", lambda x: torch.pow(3, x), [*FLOATS, *cases.COMPLEX], before=(3,))
+    cases.elementwise("PowScalarTensor", lambda x: torch.pow(3, x), INTS, before=(3,), low=0, high=4)
 
 
 @pytest.mark.parametrize("dtype", [*FLOATS, torch.complex64, torch.complex128])
@@ -236,17 +257,9 @@ def test_shifts_and_bits(dtype):
     for s in (0, 3, 31, 64, 100, -1):
         expected = torch.bitwise_left_shift(x, torch.full_like(x, min(s, 70))) if s >= 0 else torch.zeros_like(x)
         cases.compare(run("LeftShifts", x, s, out=torch.empty_like(x)), expected)
-    cases.compare(run("BitwiseNot", x, out=torch.empty_like(x)), ~x)
-    for op, f in (("And", torch.bitwise_and), ("Or", torch.bitwise_or), ("Xor", torch.bitwise_xor)):
-        cases.compare(run(f"Bitwise{op}Scalar", x, 5, out=torch.empty_like(x)), f(x, 5))
-
-
-def test_logical_not():
-    for dtype in ALL:
-        x = cases.values((30,), dtype)
-        assert torch.equal(run("LogicalNot", x, out=torch.empty(30, dtype=torch.bool)), torch.logical_not(x))
-    x = torch.tensor([True, False])
-    assert run("BitwiseNot", x, out=torch.empty_like(x)).tolist() == [False, True]
+    cases.elementwise("LeftShift", torch.bitwise_left_shift, [dtype], inputs=2, low=0, high=6)
+    cases.elementwise("RightShift", torch.bitwise_right_shift, [dtype], inputs=2, low=0, high=6)
+    cases.elementwise("LeftShifts", lambda v: v << 2, [dtype], extra=(2,))
 
 
 @pytest.mark.parametrize("dtype", ALL)
@@ -291,9 +304,11 @@ def test_ternary(dtype):
 
 
 def test_ternary_layouts():
-    cases.elementwise("Addcmul", lambda a, b, c: torch.addcmul(a, b, c, value=2), [*REAL], inputs=3, extra=(2,))
-    cases.elementwise("Addcdiv", lambda a, b, c: torch.addcdiv(a, b, c, value=2), FLOATS, inputs=3, extra=(2,), low=0.5)
-    cases.elementwise("Lerp", torch.lerp, FLOATS, inputs=3)
+    floating = [*FLOATS, *cases.COMPLEX]
+    cases.elementwise("Addcmul", lambda a, b, c: torch.addcmul(a, b, c, value=2), NUMBERS, inputs=3, extra=(2,))
+    cases.elementwise("Addcdiv", lambda a, b, c: torch.addcdiv(a, b, c, value=2), floating, inputs=3, extra=(2,), low=0.5)
+    cases.elementwise("Lerp", torch.lerp, floating, inputs=3)
+    cases.elementwise("Lerps", lambda a, b: torch.lerp(a, b, 0.25), floating, inputs=2, extra=(0.25,))
     cases.elementwise("ClampTensor", torch.clamp, REAL, inputs=3)
 
 
@@ -312,6 +327,10 @@ def test_is_close_and_equal(dtype):
     assert not run("Equal", big, other, out=torch.empty((), dtype=torch.bool)).item()
 
 
+def test_is_close_layouts():
+    cases.elementwise("IsClose", lambda a, b: torch.isclose(a, b, 0.3, 0.2), ALL, inputs=2, extra=(0.3, 0.2, False), out_dtype=to_bool)
+
+
 def test_is_close_special():
     inf, nan = float("inf"), float("nan")
     v = torch.tensor([inf, -inf, nan, 0.0, 1.0])
@@ -319,6 +338,15 @@ def test_is_close_special():
     for equal_nan in (False, True):
         out = run("IsClose", a, b, 1e-5, 1e-8, equal_nan, out=torch.empty(25, dtype=torch.bool))
         assert torch.equal(out, torch.isclose(a, b, equal_nan=equal_nan))
+
+
+def test_xlogy_layouts():
+    cases.elementwise("XLogYTensor", torch.xlogy, FLOATS, inputs=2, low=0.1)
+    cases.elementwise("XLogYTensor", lambda a, b: torch.xlogy(a.double(), b.double()), [*INTS, torch.bool], inputs=2, low=0,
+                      out_dtype=true_division)
+    cases.elementwise("XLogYScalarOther", lambda x: torch.xlogy(x.double(), 2.5), [*REAL, torch.bool], extra=(2.5,), out_dtype=true_division)
+    cases.elementwise("XLogYScalarSelf", lambda y: torch.xlogy(2.5, y.double()), [*REAL, torch.bool], before=(2.5,), low=0.1,
+                      out_dtype=true_division)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -335,18 +363,10 @@ def test_xlogy(dtype):
 def test_polar(dtype, out):
     r, a = cases.values((9, 5), dtype, 0, 3, 1), cases.values((9, 5), dtype, -10, 10, 2)
     cases.compare(run("Polar", r, a, out=torch.empty(9, 5, dtype=out)), torch.polar(r.double(), a.double()), atol=1e-6)
+    cases.elementwise("Polar", torch.polar, [dtype], inputs=2, out_dtype=lambda _: out, low=0)
 
 
-def test_in_place_faces():
-    x = cases.values((4, 5), torch.float32, 1, 3)
-    for op, arguments, f in (("Mul", [x + 1], x * (x + 1)), ("Muls", [2.5], x * 2.5), ("Div", [x + 1], x / (x + 1)),
-                             ("Divs", [2.0], x / 2), ("FloorDivides", [2.0], x // 2), ("GtScalar", [2.0], (x > 2).float()),
-                             ("LogicalNot", [], (x == 0).float()), ("DivMods", [2.0, 2], x // 2), ("Sub", [x * 2, 1], x - 2 * x),
-                             ("ClampMax", [2.0], x.clamp(max=2)), ("Lerps", [x * 2, 0.25], torch.lerp(x, x * 2, 0.25)),
-                             ("RemainderTensorScalar", [0.7], x % 0.7), ("Atan2", [x + 1], torch.atan2(x, x + 1))):
-        y = x.clone()
-        aclnn.call("Inplace" + op, y, *arguments)
-        cases.compare(y, f)
+def test_in_place_on_a_transposed_tensor():
     z = torch.arange(12.0).view(3, 4)
     aclnn.call("InplaceMul", z.t(), torch.arange(3.0))
     cases.compare(z, torch.arange(12.0).view(3, 4) * torch.arange(3.0)[:, None])
@@ -357,7 +377,7 @@ def test_transform_bias_rescale_qkv():
         x, b = cases.values((2, 7, 48), dtype, seed=1), cases.values((48,), dtype, seed=2)
         outs = [torch.empty(2, 4, 7, 4, dtype=dtype) for _ in range(3)]
         aclnn.call("TransformBiasRescaleQkv", x, b, 4, *outs)
-        expected = torch._transform_bias_rescale_qkv(x.float(), b.float(), 4)
+        expected = torch._transform_bias_rescale_qkv(x.double(), b.double(), 4)
         for o, e in zip(outs, expected):
             cases.compare(o, e)
 

@@ -175,19 +175,21 @@ def test_depthwise(dtype):
             cases.compare(out, expected, **tolerance(dtype, 15))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_time_batch_channels(dtype):
-    x = cases.tensor((11, 3, 6), dtype, "contiguous", -1, 1, 1).requires_grad_()
-    w = cases.tensor((4, 6, 5), dtype, "contiguous", -1, 1, 2).requires_grad_()
-    b = cases.tensor((5,), dtype, "contiguous", -1, 1, 3).requires_grad_()
-    expected = torch.conv_tbc(x.double(), w.double(), b.double(), 2)
-    out = cases.empty(tuple(expected.shape), dtype)
-    aclnn.call("ConvTbc", x.detach(), w.detach(), b.detach(), 2, out, 0)
+@pytest.mark.parametrize("layout", ["contiguous", "transposed", "strided"])
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_time_batch_channels(dtype, layout):
+    x = cases.tensor((11, 3, 6), dtype, layout, -1, 1, 1)
+    w = cases.tensor((4, 6, 5), dtype, layout, -1, 1, 2)
+    b = cases.tensor((5,), dtype, layout, -1, 1, 3)
+    leaves = [t.double().contiguous().requires_grad_() for t in (x, w, b)]
+    expected = torch.conv_tbc(*leaves, 2)
+    out = cases.empty(tuple(expected.shape), dtype, layout)
+    aclnn.call("ConvTbc", x, w, b, 2, out, 0)
     cases.compare(out, expected.detach(), **tolerance(dtype, 24))
     grad = cases.tensor(tuple(out.shape), dtype, "contiguous", -1, 1, 4)
-    wanted = torch.autograd.grad(expected, (x, w, b), grad.double())
-    results = [cases.empty(tuple(t.shape), dtype) for t in (x, w, b)]
-    aclnn.call("ConvTbcBackward", grad, x.detach(), w.detach(), b.detach(), 2, 0, *results)
+    wanted = torch.autograd.grad(expected, leaves, grad.double())
+    results = [cases.empty(tuple(t.shape), dtype, layout) for t in (x, w, b)]
+    aclnn.call("ConvTbcBackward", grad, x, w, b, 2, 0, *results)
     for result, e in zip(results, wanted):
         cases.compare(result, e, **tolerance(dtype, 42))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import accuracy
 import aclnn
 from test_norm import arrange
 
@@ -31,6 +32,7 @@ def test_stft(dtype, n, hop, window, batch, layout):
                     out = arrange(torch.empty(reference.shape, dtype=out_type), layout)
                     aclnn.call("aclStft", x, w if with_window else None, out, n, hop, window, normalized, onesided, complex_out)
                     torch.testing.assert_close(out.to(reference.dtype), reference, rtol=0, atol=TOLERANCE[dtype] * max(scale, 1) * 4)
+                    accuracy.record(aclnn.writers(out), out, reference)
 
 
 def test_errors_name_the_argument():

@@ -7,7 +7,7 @@ import aclnn
 import cases
 
 SHAPES = [(3, 4), (), (0, 5), (1000,), (7, 1, 9), (300, 257)]
-BASIC = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int32, torch.int64]
+NUMBERS = [*cases.REAL, *cases.COMPLEX]
 
 
 def tensors(dtype, seed, low=-3.0, high=3.0):
@@ -31,11 +31,13 @@ def run(op, *arguments, dtype, like):
     return out
 
 
-@pytest.mark.parametrize("dtype", BASIC)
+@pytest.mark.parametrize("dtype", NUMBERS)
 @pytest.mark.parametrize("op", ["Add", "Sub", "Mul", "Div", "Maximum", "Minimum"])
 def test_constants(op, dtype):
+    if dtype.is_complex and op in ("Maximum", "Minimum"):
+        return
     xs = tensors(dtype, 1)
-    if op == "Div" and not dtype.is_floating_point:
+    if op == "Div" and not (dtype.is_floating_point or dtype.is_complex):
         out_dtype = torch.float32
     else:
         out_dtype = dtype
@@ -51,7 +53,7 @@ def test_constants(op, dtype):
         compare(ys, [f(x, 3) for x in wide(xs)])
 
 
-@pytest.mark.parametrize("dtype", BASIC)
+@pytest.mark.parametrize("dtype", NUMBERS)
 def test_lists(dtype):
     xs, ys = tensors(dtype, 1), tensors(dtype, 2, 1, 4)
     pairs = list(zip(wide(xs), wide(ys)))
@@ -61,19 +63,20 @@ def test_lists(dtype):
     compare(run("ForeachSubListV2", xs, ys, 2, dtype=dtype, like=xs), [x - 2 * y for x, y in pairs])
     compare(run("ForeachSubList", xs, ys, alpha, dtype=dtype, like=xs), [x - 2 * y for x, y in pairs])
     compare(run("ForeachMulList", xs, ys, dtype=dtype, like=xs), [x * y for x, y in pairs])
-    compare(run("ForeachMaximumList", xs, ys, dtype=dtype, like=xs), [torch.maximum(x, y) for x, y in pairs])
-    compare(run("ForeachMinimumList", xs, ys, dtype=dtype, like=xs), [torch.minimum(x, y) for x, y in pairs])
-    if dtype.is_floating_point:
+    if not dtype.is_complex:
+        compare(run("ForeachMaximumList", xs, ys, dtype=dtype, like=xs), [torch.maximum(x, y) for x, y in pairs])
+        compare(run("ForeachMinimumList", xs, ys, dtype=dtype, like=xs), [torch.minimum(x, y) for x, y in pairs])
+    if dtype.is_floating_point or dtype.is_complex:
         compare(run("ForeachDivList", xs, ys, dtype=dtype, like=xs), [x / y for x, y in pairs])
 
 
-@pytest.mark.parametrize("dtype", BASIC)
+@pytest.mark.parametrize("dtype", NUMBERS)
 def test_addcmul_addcdiv(dtype):
     xs, ys, zs = tensors(dtype, 1), tensors(dtype, 2), tensors(dtype, 3, 1, 4)
     triples = list(zip(wide(xs), wide(ys), wide(zs)))
     values = torch.arange(1, len(xs) + 1).to(dtype)
     for name, f in (("cmul", torch.addcmul), ("cdiv", torch.addcdiv)):
-        if name == "cdiv" and not dtype.is_floating_point:
+        if name == "cdiv" and not (dtype.is_floating_point or dtype.is_complex):
             continue
         one = [f(*t, value=2) for t in triples]
         compare(run(f"ForeachAd{name.replace('c', 'dc', 1)}ScalarV2", xs, ys, zs, 2, dtype=dtype, like=xs), one)

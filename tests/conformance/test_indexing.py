@@ -172,6 +172,7 @@ def test_gather(dtype, dim):
         x = cases.tensor((6, 7, 5), dtype, layout)
         i = integers((4, 3, 5), x.shape[dim] if dim in (0, -1, 2) else 7, layout=layout)
         check("Gather", x, dim, i, expected=x.gather(dim, i), layout=layout)
+        check("Gather", x, dim, cases.lay(i.int(), layout), expected=x.gather(dim, i), layout=layout)
     x = cases.tensor((6, 7, 5), dtype)
     shape = [1, 1, 1]
     shape[dim] = 9
@@ -216,7 +217,7 @@ REDUCE = ["", "sum", "prod", "amax", "amin"]
 
 @pytest.mark.parametrize("include_self", [False, True])
 @pytest.mark.parametrize("reduce", range(1, 5))
-@pytest.mark.parametrize("dtype", [*cases.FLOATS, torch.int32, torch.int64, torch.uint8])
+@pytest.mark.parametrize("dtype", cases.REAL)
 def test_scatter_reduce(dtype, reduce, include_self):
     for dim in range(3):
         x, src = cases.tensor((6, 7, 5), dtype), cases.tensor((6, 7, 5), dtype, seed=1)
@@ -248,7 +249,7 @@ def test_embedding_gradient(dtype):
             check("EmbeddingDenseBackward", grad, i, 11, padding, by_frequency, expected=expected, dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 def test_embedding_renorm(dtype):
     for p in (1.0, 2.0, 3.0, float("inf")):
         x, i = cases.tensor((7, 9), dtype), torch.tensor([1, 1, 3, 6])
@@ -311,15 +312,27 @@ def test_masked_select_of_many():
         aclnn.call("InplaceMaskedScatter", x.clone(), mask, torch.rand(3))
 
 
-def test_one_hot():
+@pytest.mark.parametrize("mask_type", [torch.uint8, torch.int8, torch.bool, torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_masked_scale(dtype, mask_type):
+    for layout in LAYOUTS:
+        x, mask = cases.tensor((6, 7, 5), dtype, layout), cases.tensor((6, 7, 5), torch.bool, layout).to(mask_type)
+        check("MaskedScale", x, mask, 1.25, expected=cases.wide(x) * mask.double() * 1.25, layout=layout, dtype=dtype)
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32, torch.float32, torch.float16, torch.uint8])
+@pytest.mark.parametrize("index_type", [torch.int64, torch.int32])
+def test_one_hot(index_type, dtype):
     x = torch.tensor([[0, 2], [4, 9]])
-    for axis in (0, 1, -1):
-        expected = F.one_hot(x, 10).movedim(-1, axis)[..., :] if axis != 0 else F.one_hot(x, 10).movedim(-1, 0)
-        check("OneHot", x, 10, torch.tensor([1]), torch.tensor([0]), axis, expected=expected)
+    for layout in ("contiguous", "transposed", "strided"):
+        for axis in (0, 1, -1):
+            expected = torch.where(F.one_hot(x, 10).movedim(-1, axis) == 1, 3, 2).to(dtype)
+            check("OneHot", cases.lay(x.to(index_type), layout), 10, torch.tensor([3], dtype=dtype), torch.tensor([2], dtype=dtype), axis,
+                  expected=expected, layout=layout)
     check("OneHot", x, 5, torch.tensor([1]), torch.tensor([0]), -1, expected=F.one_hot(x, 10)[..., :5])
 
 
-@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("dtype", [*cases.REAL, *cases.COMPLEX])
 def test_coalesce(dtype):
     indices = torch.tensor([[0, 3, 0, 2, 3], [1, 2, 1, 0, 2]])
     values = cases.tensor((5, 3), dtype)

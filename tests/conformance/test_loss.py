@@ -13,7 +13,7 @@ REDUCTIONS = {"none": 0, "mean": 1, "sum": 2}
 ELEMENTWISE = [
     ("L1Loss", (-3, 3), (-3, 3), (), lambda x, t, w, r: F.l1_loss(x, t, reduction=r)),
     ("MseLoss", (-3, 3), (-3, 3), (), lambda x, t, w, r: F.mse_loss(x, t, reduction=r)),
-    ("SmoothL1Loss", (-3, 3), (-3, 3), (0.7,), lambda x, t, w, r: F.smooth_l1_loss(x, t, reduction=r, beta=0.7)),
+    ("SmoothL1Loss", (-3, 3), (-3, 3), (0.75,), lambda x, t, w, r: F.smooth_l1_loss(x, t, reduction=r, beta=0.75)),
     ("SmoothL1Loss", (-3, 3), (-3, 3), (0.0,), lambda x, t, w, r: F.smooth_l1_loss(x, t, reduction=r, beta=0.0)),
     ("SoftMarginLoss", (-30, 30), (-1, 1), (), lambda x, t, w, r: F.soft_margin_loss(x, t, reduction=r)),
     ("KlDiv", (-3, 0), (0, 1), (False,), lambda x, t, w, r: F.kl_div(x, t, reduction=r)),
@@ -197,7 +197,8 @@ def test_ctc(dtype, flat, zero_infinity):
     out = cases.empty(lp.shape, dtype, "transposed")
     aclnn.call("CtcLossBackward", grad, lp, t, steps, labels, loss, alpha, 0, zero_infinity, out)
     keep = [0, 1, 2, 3] if zero_infinity else [0, 1, 3]
-    cases.compare(out[:, keep], e_grad[:, keep], rtol=1e-4)
+    for n in keep:
+        cases.compare(out[:, n], e_grad[:, n], rtol=1e-4)
 
 
 @pytest.mark.parametrize("dtype", cases.FLOATS)

@@ -5,6 +5,7 @@ import torch
 
 import aclnn
 import cases
+from test_format import FRACTAL_NZ, handle, nz
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.uint8, torch.int16, torch.int32,
          torch.int64, torch.complex64, torch.complex128]
@@ -82,7 +83,7 @@ def test_mm_deep(dtype, shape):
     check(self, expected, k)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.complex64])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("a_shape,b_shape", [
     ((7,), (7,)), ((7,), (7, 5)), ((4, 7), (7,)), ((2, 4, 7), (7,)), ((7,), (2, 7, 5)), ((2, 4, 7), (7, 5)), ((4, 7), (2, 7, 5)),
     ((3, 1, 4, 7), (2, 7, 5)), ((2, 3, 4, 7), (2, 3, 7, 5)), ((6, 1, 7), (7, 5)), ((2, 0, 7), (7, 5)), ((2, 4, 0), (0, 5)),
@@ -95,7 +96,7 @@ def test_matmul_ranks(dtype, a_shape, b_shape):
     check(out, expected, a_shape[-1])
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+@pytest.mark.parametrize("dtype", TYPES)
 @pytest.mark.parametrize("batch", [(5,), (40,), (1,)])
 def test_batched(dtype, batch):
     a, b = operands((*batch, 33, 20), (*batch, 20, 47), dtype)
@@ -145,7 +146,7 @@ def test_addmm_in_place_and_no_depth(dtype):
     check(out, 0.5 * cases.wide(self), 1)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64, torch.int32, torch.complex64])
+@pytest.mark.parametrize("dtype", TYPES)
 def test_batched_addends(dtype):
     exact = not (dtype.is_floating_point or dtype.is_complex)
     beta, alpha = (2, 3) if exact else (0.5, 2.0)
@@ -193,42 +194,40 @@ def test_nan_and_inf():
         check(out, product(a, b), 33)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
 def test_weight_in_fractal_order(dtype):
-    """The physical order is written here by hand; the handle gets the physical storage shape."""
     k, n = 40, 50
     a, b = operands((9, k), (k, n), dtype)
-    padded = torch.zeros(48, 64, dtype=dtype)
-    padded[:k, :n] = b
-    stored = padded.view(3, 16, 4, 16).permute(2, 0, 1, 3).contiguous()
+    stored = nz(b, 32 // dtype.itemsize)
     out = cases.empty((9, n), dtype)
-    with aclnn_format(b, stored):
-        aclnn.call("MatmulWeightNz", a, b, out, 1)
+    weight = handle(stored, b.shape, FRACTAL_NZ)
+    aclnn.call("MatmulWeightNz", a, weight, out, 1)
     check(out, product(a, b), k)
+    self = cases.tensor((n,), dtype, seed=4)
+    for given in (weight, b):  # in fractal order, and as it is
+        out = cases.empty((9, n), dtype)
+        aclnn.call("AddmmWeightNz", self, a, given, 0.5, 2.0, out, 1)
+        check(out, 0.5 * cases.wide(self) + 2 * product(a, b), 4 * k)
 
 
-class aclnn_format:
-    """Makes aclnn.tensor describe `view` as the FRACTAL_NZ tensor that lies in `stored`."""
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_batched_weight_in_fractal_order(dtype):
+    k, n = 40, 50
+    a, b = operands((3, 9, k), (3, k, n), dtype)
+    stored = nz(b, 32 // dtype.itemsize)
+    for given in (handle(stored, b.shape, FRACTAL_NZ), b):
+        out = cases.empty((3, 9, n), dtype)
+        aclnn.call("BatchMatMulWeightNz", a, given, out, 1)
+        check(out, product(a, b), k)
 
-    def __init__(self, view, stored):
-        self.view, self.stored = view, stored
 
-    def __enter__(self):
-        import ctypes
-        self.original = aclnn.tensor
-
-        def make(t):
-            if t is not self.view:
-                return self.original(t)
-            array = lambda v: (ctypes.c_int64 * len(v))(*v)  # noqa: E731
-            create = aclnn._function("nnopbase", "aclCreateTensor", ctypes.c_void_p)
-            return create(array(t.shape), ctypes.c_uint64(2), aclnn.DTYPES[t.dtype], array(t.stride()), ctypes.c_int64(0), 29,
-                          array(self.stored.shape), ctypes.c_uint64(4), ctypes.c_void_p(self.stored.data_ptr()))
-
-        aclnn.HANDLES["aclTensor*"] = ("Tensor", make)
-
-    def __exit__(self, *_):
-        aclnn.HANDLES["aclTensor*"] = ("Tensor", self.original)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.int8])
+def test_a_weight_keeps_its_order(dtype):
+    """Nothing is gained by another order, so a weight stays as it is, and later products read it as it is."""
+    weight = cases.tensor((40, 50), dtype)
+    kept = weight.clone()
+    aclnn.call("TransMatmulWeight", weight)
+    assert torch.equal(weight, kept)
 
 
 @pytest.mark.parametrize("arguments,part", [

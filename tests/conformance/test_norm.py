@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+import accuracy
 import aclnn
 
 TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
@@ -39,6 +40,7 @@ def check(actual, expected, dtype=None, factor=1.0):
     expected = expected.detach().double()
     scale = expected.abs().max().item() if expected.numel() else 1.0
     torch.testing.assert_close(actual.double(), expected, rtol=tolerance, atol=tolerance * max(scale, 1.0), equal_nan=True)
+    accuracy.record(aclnn.writers(actual), actual, expected)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -117,6 +119,30 @@ def test_rms_norm(dtype, layout, shape):
     check(y, F.rms_norm(x.double() + x2.double(), shape[-1:], gamma.double(), 1e-6))
     aclnn.call("GemmaRmsNorm", x, gamma, 1e-6, y, rstd)
     check(y, F.rms_norm(x.double(), shape[-1:], gamma.double() + 1, 1e-6))
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(6, 40), (2, 3, 515), (4, 3, 5, 8)])
+def test_sums_normalised_by_rms(dtype, layout, shape):
+    x1, x2, gamma, beta = make(shape, dtype, layout), make(shape, dtype), make(shape[-1:], dtype, layout), make(shape[-1:], dtype)
+    total = x1.double() + x2.double()
+    expected, root = F.rms_norm(total, shape[-1:], gamma.double(), 1e-6), 1 / (total.square().mean(-1, keepdim=True) + 1e-6).sqrt()
+    rstd = torch.empty(shape[:-1] + (1,), dtype=torch.float64 if dtype == torch.float64 else torch.float32)
+    y, y2, x = (empty(shape, t, layout) for t in (dtype, torch.float32, dtype))
+    aclnn.call("AddRmsNormBias", x1, x2, gamma, beta, 1e-6, y, rstd, x)
+    check(y, expected + beta.double())
+    check(x, total)
+    check(rstd, root, dtype=dtype)
+    aclnn.call("AddRmsNormCast", x1, x2, gamma, 1e-6, y2, y, rstd.zero_(), x.zero_())
+    check(y, expected)
+    check(y2, expected)
+    check(x, total)
+    check(rstd, root, dtype=dtype)
+    aclnn.call("InplaceAddRmsNorm", x1, x2, gamma, 1e-6, rstd.zero_())
+    check(x1, expected)
+    check(x2, total)
+    check(rstd, root, dtype=dtype)
 
 
 @pytest.mark.parametrize("dtype", TYPES)
@@ -211,7 +237,7 @@ def test_batch_norm_without_parameters():
         aclnn.call("BatchNorm", x, None, None, None, None, False, 0.1, 1e-5, y, torch.empty(3), torch.empty(3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_batch_norm_over_processes(dtype):
     """Two processes' pieces give the result of one batch."""
     torch.manual_seed(0)
@@ -296,6 +322,11 @@ def test_group_norm(dtype, layout, shape, groups, affine):
         check(dbeta, br.grad, dtype=dtype, factor=8)
         aclnn.call("GroupNormSilu", x, gamma, beta, groups, 1e-5, y, mean, rstd)
         check(y, F.silu(expected), factor=4)
+        aclnn.call("GroupNormSiluV2", x, gamma, beta, groups, 1e-5, False, y, mean, rstd)
+        check(y, expected, factor=2)
+        for activate, scale in ((False, 1.7), (True, 1.7)):
+            aclnn.call("GroupNormSwish", x, gamma, beta, groups, "NCHW", 1e-5, activate, scale, y, mean, rstd)
+            check(y, expected * torch.sigmoid(scale * expected) if activate else expected, factor=4)
 
 
 def test_errors_name_the_argument():

@@ -106,12 +106,26 @@ def test_max_pool_of_nan_and_infinity(width):
     assert torch.equal(indices, places)
 
 
-def test_max_pool_without_indices():
-    x = torch.randn(2, 3, 9, 9)
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_max_pool_without_indices(dtype, layout):
+    x = make((2, 3, 9, 9), dtype, layout)
     expected = F.max_pool2d(F.pad(x, (1, 0, 1, 1), value=-math.inf), 3, 2)
     out = torch.empty_like(expected)
     aclnn.call("MaxPool", x, [3, 3], [2, 2], 0, [1, 1, 1, 0], [1, 1], 0, out)
     assert torch.equal(out, expected)
+
+
+@pytest.mark.parametrize("dtype", TYPES)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("shape", [(2, 3, 7), (2, 3, 8, 70), (2, 5, 4, 5, 6), (1, 1, 1)])
+def test_global_max_pool(dtype, layout, shape):
+    x = make(shape, dtype, layout)
+    x[(-1, -1, *[0] * (len(shape) - 2))] = math.nan
+    expected = x.flatten(2).amax(2).view(*shape[:2], *[1] * (len(shape) - 2))
+    out = empty(expected.shape, dtype, layout)
+    aclnn.call("GlobalMaxPool", x, out)
+    torch.testing.assert_close(out, expected, equal_nan=True, rtol=0, atol=0)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

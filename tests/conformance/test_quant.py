@@ -4,6 +4,7 @@ import pytest
 import torch
 
 import aclnn
+import cases
 from test_norm import arrange
 
 LAYOUTS = ["contiguous", "transposed", "offset"]
@@ -12,7 +13,6 @@ LAYOUTS = ["contiguous", "transposed", "offset"]
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 def test_fake_quant(layout, dtype):
-    torch.manual_seed(0)
     x = arrange((torch.randn(4, 5, 6) * 20).to(dtype), layout)
     scale, zero = torch.rand(5) + 0.05, torch.randint(-3, 3, (5,), dtype=torch.int32)
     out, mask = arrange(torch.empty(x.shape, dtype=dtype), layout), torch.empty(x.shape, dtype=torch.bool)
@@ -30,7 +30,6 @@ def test_fake_quant(layout, dtype):
 @pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("quantised,dtype", [(torch.qint8, torch.int8), (torch.quint8, torch.uint8), (torch.qint32, torch.int32)])
 def test_quantize(layout, quantised, dtype):
-    torch.manual_seed(0)
     x = arrange(torch.randn(4, 5, 6) * 20, layout)
     scale, zero = torch.rand(5) + 0.05, torch.randint(0, 9, (5,), dtype=torch.int32)
     out = arrange(torch.empty(x.shape, dtype=dtype), layout)
@@ -40,30 +39,35 @@ def test_quantize(layout, quantised, dtype):
     assert torch.equal(out, torch.quantize_per_tensor(x.contiguous(), scale[0].item(), 0, quantised).int_repr())
 
 
-@pytest.mark.parametrize("mode,f", [("round", torch.round), ("floor", torch.floor), ("ceil", torch.ceil), ("trunc", torch.trunc)])
-def test_ascend_quant(mode, f):
-    torch.manual_seed(0)
-    x, scale, offset = torch.randn(3, 4, 8) * 20, torch.rand(8) * 3, torch.randn(8)
-    y = torch.empty(x.shape, dtype=torch.int8)
-    aclnn.call("AscendQuant", x, scale, offset, False, mode, 2, y)
-    assert torch.equal(y, f(x * scale + offset).clamp(-128, 127).to(torch.int8))
-    aclnn.call("AscendQuantV3", x, scale, None, True, mode, 2, -1, y)
-    assert torch.equal(y, f(x * scale * scale).clamp(-128, 127).to(torch.int8))
-
-
-def test_ascend_anti_quant():
-    torch.manual_seed(0)
-    x, scale, offset = torch.randint(-128, 127, (5, 8), dtype=torch.int8), torch.rand(8), torch.randn(8)
-    y = torch.empty(x.shape, dtype=torch.float16)
-    aclnn.call("AscendAntiQuant", x, scale, offset, 1, False, y)
-    assert torch.equal(y, ((x.float() + offset) * scale).half())
-
-
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
-def test_dynamic_quant(dtype):
-    torch.manual_seed(0)
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("mode,f", [("round", torch.round), ("floor", torch.floor), ("ceil", torch.ceil), ("trunc", torch.trunc)])
+def test_ascend_quant(mode, f, layout, dtype):
+    x = arrange((torch.randn(3, 4, 8) * 20).to(dtype), layout)
+    scale, offset = (torch.rand(8) * 3).to(dtype), torch.randn(8).to(dtype)
+    y = arrange(torch.empty(x.shape, dtype=torch.int8), layout)
+    aclnn.call("AscendQuant", x, scale, offset, False, mode, 2, y)
+    assert torch.equal(y, f(x.float() * scale.float() + offset.float()).clamp(-128, 127).to(torch.int8))
+    aclnn.call("AscendQuantV3", x, scale, None, True, mode, 2, -1, y)
+    assert torch.equal(y, f(x.float() * scale.float() * scale.float()).clamp(-128, 127).to(torch.int8))
+
+
+@pytest.mark.parametrize("code,dtype", [(1, torch.float16), (27, torch.bfloat16)])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ascend_anti_quant(layout, code, dtype):
+    x = arrange(torch.randint(-128, 127, (5, 8), dtype=torch.int8), layout)
+    scale, offset = torch.rand(8), torch.randn(8)
+    y = arrange(torch.empty(x.shape, dtype=dtype), layout)
+    aclnn.call("AscendAntiQuant", x, scale, offset, code, False, y)
+    assert torch.equal(y, ((x.float() + offset) * scale).to(dtype))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_dynamic_quant(dtype, layout):
     x, smooth = (torch.randn(3, 7, 33) * 4).to(dtype), (torch.rand(33) + 0.5).to(dtype)
     x[1, 2] = 0
+    x = arrange(x, layout)
     y, scale, offset = torch.empty(x.shape, dtype=torch.int8), torch.empty(3, 7), torch.empty(3, 7)
     aclnn.call("DynamicQuant", x, smooth, y, scale)
     v = x.float() * smooth.float()
@@ -105,7 +109,7 @@ def test_quantised_weights(dtype, transposed, bits):
                 y = torch.full((*rows[:-1], n), 77.0, dtype=dtype)
                 aclnn.call("WeightQuantBatchMatmulV2", x, given, scale, o, None, None, b, group, y)
                 bound = {torch.float32: 1e-6, torch.float16: 1e-3, torch.bfloat16: 8e-3}[dtype] * expected.abs().max().item()
-                torch.testing.assert_close(y.double(), expected, rtol=0, atol=bound)
+                cases.compare(y, expected, rtol=0, atol=bound)
 
 
 def test_quantised_weights_say_what_is_wrong():

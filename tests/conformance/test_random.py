@@ -165,6 +165,12 @@ def test_dropout(n, p):
         cases.compare(grad, torch.where(keep, cases.wide(x) * 2, 0.0))
 
 
+def test_dropout_outside_of_training():
+    x, out, mask = torch.rand(100), torch.empty(100), torch.empty(16, dtype=torch.uint8)
+    aclnn.call("Dropout", x, 0.5, False, SEED, OFFSET, out, mask)
+    assert torch.equal(out, x) and bits(mask, 100).all()
+
+
 def test_dropout_counts_elements_in_row_major_order():
     x = torch.rand(40, 50) + 1
     mask = torch.empty(2048 // 8, dtype=torch.uint8)
@@ -184,7 +190,7 @@ def chi_squared(counts, weights):
     return ((counts[used] - expected[used]) ** 2 / expected[used]).sum().item()
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.float64])
+@pytest.mark.parametrize("dtype", cases.FLOATS)
 def test_multinomial(dtype):
     weights = torch.tensor([[1, 2, 0, 4, 3, 0], [0, 1, 1, 1, 1, 0]], dtype=dtype)
     out = torch.empty(2, N, dtype=torch.int64)

@@ -74,9 +74,10 @@ def test_mean(dtype):
     check("Mean", dtype, lambda x, d, k, out: aclnn.call("Mean", x, d, k, dtype, out), lambda x, d, k: x.mean(d, keepdim=k), [dtype])
 
 
-@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("dtype", [*cases.REAL, torch.bool])
 def test_nansum(dtype):
-    check("Nansum", dtype, lambda x, d, k, out: aclnn.call("ReduceNansum", x, d, k, dtype, out), lambda x, d, k: x.nansum(d, keepdim=k), [dtype], low=-1)
+    to = dtype if dtype.is_floating_point else torch.int64
+    check("Nansum", dtype, lambda x, d, k, out: aclnn.call("ReduceNansum", x, d, k, to, out), lambda x, d, k: x.nansum(d, keepdim=k), [to], low=-1)
 
 
 @pytest.mark.parametrize("dtype", [*cases.REAL, torch.bool])
@@ -91,7 +92,7 @@ def test_aminmax(dtype):
           nonempty=True)
 
 
-@pytest.mark.parametrize("dtype", cases.REAL)
+@pytest.mark.parametrize("dtype", [*cases.REAL, torch.bool])
 @pytest.mark.parametrize("op,reference", [("MaxDim", torch.max), ("MinDim", torch.min)])
 def test_max_min_dim(op, reference, dtype):
     for name, x in inputs(dtype):
@@ -117,7 +118,7 @@ def test_all_any(op, reference, dtype):
           lambda x, d, k: reference(x, tuple(d), k) if d else reference(x), [torch.bool], low=-0.7, high=0.7)
 
 
-@pytest.mark.parametrize("dtype", [*cases.FLOATS, torch.int32, torch.int64, torch.bool, *cases.COMPLEX])
+@pytest.mark.parametrize("dtype", cases.ALL)
 def test_prod(dtype):
     to = dtype if dtype.is_floating_point or dtype.is_complex else torch.int64
     for name, x in inputs(dtype, 0.9, 1.1):
@@ -148,6 +149,31 @@ def test_variance(dtype, correction):
           lambda x, d, k: torch.var(x, d, correction=correction, keepdim=k), [real(dtype)])
 
 
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, *cases.COMPLEX])
+@pytest.mark.filterwarnings("ignore:.*degrees of freedom")
+def test_deviation_and_mean(dtype):
+    for correction in (0, 1):
+        check("StdMeanCorrection", dtype, lambda x, d, k, s, m: aclnn.call("StdMeanCorrection", x, d, correction, k, s, m),
+              lambda x, d, k: torch.std_mean(x, d, correction=correction, keepdim=k), [real(dtype), dtype])
+
+
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, *cases.INTS, torch.bool])
+def test_log_of_sum(dtype):
+    to = dtype if dtype.is_floating_point else torch.float32
+    check("ReduceLogSum", dtype, lambda x, d, k, out: aclnn.call("ReduceLogSum", x, d, k, False, out),
+          lambda x, d, k: x.double().sum(d, keepdim=k).log(), [to], low=0.1 if dtype.is_floating_point else 1, high=3)
+
+
+@pytest.mark.parametrize("dtype", cases.FLOATS)
+def test_no_dimensions_may_mean_none(dtype):
+    for layout in cases.LAYOUTS:
+        x = cases.tensor(SHAPE, dtype, layout, 0.1, 3)
+        for op, expected in (("MaxV2", cases.wide(x)), ("MeanV2", cases.wide(x)), ("ReduceLogSum", cases.wide(x).log())):
+            out = cases.empty(SHAPE, dtype, layout)
+            aclnn.call(op, x, [], False, True, out)
+            cases.compare(out, expected)
+
+
 def test_variance_far_from_zero():
     x = torch.randn(300000, generator=torch.Generator().manual_seed(1)) + 1e4
     out = cases.empty((), torch.float32)
@@ -173,10 +199,10 @@ def test_renorm(dtype, p):
             cases.compare(out, torch.renorm(cases.wide(x), p, dim, 5.0))
 
 
-@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("dtype", [*cases.REAL, torch.bool])
 def test_log_sum_exp(dtype):
     check("LogSumExp", dtype, lambda x, d, k, out: aclnn.call("LogSumExp", x, d, k, out),
-          lambda x, d, k: torch.logsumexp(x, d, k), [dtype], low=-40, high=40)
+          lambda x, d, k: torch.logsumexp(x.double(), d, k), [dtype if dtype.is_floating_point else torch.float32], low=-40, high=40)
 
 
 @pytest.mark.parametrize("dtype", cases.ALL)
@@ -201,9 +227,11 @@ def test_bad_arguments():
         aclnn.call("Amax", torch.empty(0, 4), [0], False, torch.empty(4))
 
 
-@pytest.mark.parametrize("dtype", cases.REAL)
+@pytest.mark.parametrize("dtype", [*cases.REAL, *cases.COMPLEX])
 @pytest.mark.parametrize("op,join", [("Sum", torch.add), ("MaxN", torch.maximum), ("MinN", torch.minimum)])
 def test_list_fold(op, join, dtype):
+    if dtype.is_complex and op != "Sum":
+        return
     for layout in cases.LAYOUTS:
         for count in (1, 2, 5):
             xs = [cases.tensor(SHAPE, dtype, layout, seed=i) for i in range(count)]

@@ -7,7 +7,7 @@ from torch import nn
 import aclnn
 from test_norm import check
 
-TYPES = [torch.float32, torch.float16, torch.float64]
+TYPES = [torch.float32, torch.float16, torch.bfloat16, torch.float64]
 SHAPES = [(5, 3, 4, 6, 1, False, False), (4, 2, 3, 5, 2, True, False), (3, 4, 6, 7, 2, True, True), (6, 1, 3, 2, 3, False, True)]
 
 

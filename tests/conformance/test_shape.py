@@ -50,16 +50,17 @@ def test_cat_refuses_shapes_that_do_not_fit():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_split_and_chunk_cat(layout):
-    x = cases.tensor((3, 9, 5), torch.float32, layout)
-    outs = [torch.empty(x.shape[0], n, 5) for n in (2, 0, 4, 3)]
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_split_and_chunk_cat(dtype, layout):
+    x = cases.tensor((3, 9, 5), dtype, layout)
+    outs = [cases.lay(torch.zeros(x.shape[0], n, 5, dtype=dtype), cases.OUTPUT_LAYOUTS.get(layout, layout)) for n in (2, 0, 4, 3)]
     aclnn.call("SplitWithSize", x, [2, 0, 4, 3], 1, outs)
     for out, part in zip(outs, torch.split(x, [2, 0, 4, 3], 1)):
         assert torch.equal(out, part)
     if layout in ("contiguous", "strided"):
-        xs = [cases.tensor((5, 3), torch.float32, layout), cases.tensor((7, 2, 2), torch.float32, layout)]
+        xs = [cases.tensor((5, 3), dtype, layout), cases.tensor((7, 2, 2), dtype, layout)]
         check("ChunkCat", xs, 0, 4, expected=torch._chunk_cat(xs, 0, 4))
-        ys = [cases.tensor((2, 5, 3), torch.float32, layout), cases.tensor((2, 3), torch.float32, layout)]
+        ys = [cases.tensor((2, 5, 3), dtype, layout), cases.tensor((2, 3), dtype, layout)]
         check("ChunkCat", ys, 1, 2, expected=torch._chunk_cat(ys, 1, 2))
 
 
@@ -133,8 +134,10 @@ def test_repeat_of_many_dimensions():
     check("Repeat", x, [1, 0, 1, 1, 1], expected=x.repeat(1, 0, 1, 1, 1))
 
 
-def test_strided_slice():
-    x = torch.rand(4, 6, 5)
+@pytest.mark.parametrize("layout", LAYOUTS[:4])
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_strided_slice(dtype, layout):
+    x = cases.tensor((4, 6, 5), dtype, layout)
     # x[1:4:2, ..., 2]
     check("StridedSlice", x, [1, 0, 2], [4, 0, 3], [2, 1, 1], 0, 0, 2, 0, 4, expected=x[1:4:2, ..., 2])
     # x[:, newaxis, 4:1:-1]
@@ -145,8 +148,9 @@ def test_strided_slice():
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
-def test_repeat_interleave(layout):
-    x = cases.tensor((3, 4, 5), torch.float32, layout)
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_repeat_interleave(dtype, layout):
+    x = cases.tensor((3, 4, 5), dtype, layout)
     repeats = torch.tensor([2, 0, 3, 1])
     check("RepeatInterleaveWithDim", x, repeats, 1, 6, expected=x.repeat_interleave(repeats, 1), layout=layout)
     check("RepeatInterleaveIntWithDim", x, 3, -1, x.shape[0] * 60, expected=x.repeat_interleave(3, -1), layout=layout)
@@ -178,7 +182,7 @@ def test_constant_pad(dtype, layout):
 
 @pytest.mark.parametrize("mode, dims", [(m, d) for m in ("reflect", "replicate", "circular") for d in (1, 2, 3)
                                         if (m, d) != ("circular", 1)])
-@pytest.mark.parametrize("dtype", [*cases.FLOATS, torch.complex64])
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, *cases.COMPLEX, torch.int8, torch.int32, torch.int64, torch.bool])
 def test_edge_pads_and_gradients(dims, mode, dtype):
     name = {"reflect": "ReflectionPad", "replicate": "ReplicationPad", "circular": "CircularPad"}[mode]
     pad = [2, 1, 1, 3, 0, 2][:2 * dims]
@@ -186,6 +190,9 @@ def test_edge_pads_and_gradients(dims, mode, dtype):
         shape = (*shape[:-dims], *(4, 5, 6)[:dims])
         for layout in ("contiguous", "strided"):
             x = cases.tensor(shape, dtype, layout)
+            if not (dtype.is_floating_point or dtype.is_complex):
+                check(f"{name}{dims}d", x, pad, expected=F.pad(x.double(), pad, mode=mode).to(dtype), layout=layout)
+                continue
             wide = cases.wide(x).requires_grad_()
             y = F.pad(wide, pad, mode=mode)
             check(f"{name}{dims}d", x, pad, expected=y.detach(), dtype=dtype, layout=layout)
@@ -248,7 +255,7 @@ def test_complex(dtype):
         check("Complex", real, imag, expected=torch.complex(real, imag), layout=layout)
 
 
-@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("dtype", [*cases.FLOATS, *cases.COMPLEX])
 def test_windows(dtype):
     for kernel, dilation, padding, stride in (((2, 3), (1, 1), (0, 0), (1, 1)), ((3, 3), (2, 1), (2, 1), (2, 3))):
         for layout in ("contiguous", "strided"):
@@ -261,7 +268,7 @@ def test_windows(dtype):
             check("Im2colBackward", grad, [9, 8], kernel, dilation, padding, stride, expected=wide.grad, dtype=dtype, layout=layout)
     check("UnfoldGrad", torch.ones(1), [], 0, 1, 1, expected=torch.ones(()))
     for size, step in ((3, 1), (2, 4), (1, 1)):
-        x = torch.zeros(4, 9, 3, dtype=torch.float64, requires_grad=True)
+        x = torch.zeros(4, 9, 3, dtype=torch.complex128 if dtype.is_complex else torch.float64, requires_grad=True)
         y = x.unfold(1, size, step)
         grad = cases.tensor(y.shape, dtype, seed=2)
         y.backward(cases.wide(grad))

@@ -36,8 +36,10 @@ def promoted(reference):
     ("Sigmoid", torch.sigmoid, -5, 5),
 ])
 def test_floating(op, reference, low, high):
-    cases.elementwise(op, promoted(reference), FLOATING, low=low, high=high)
-    cases.elementwise(op, promoted(reference), TO_FLOAT, out_dtype=as_float, low=low, high=high)
+    # pi x is rounded in the type: near its zeros sinc is a difference.
+    cancels = op == "Sinc"
+    cases.elementwise(op, promoted(reference), FLOATING, low=low, high=high, cancels=cancels)
+    cases.elementwise(op, promoted(reference), TO_FLOAT, out_dtype=as_float, low=low, high=high, cancels=cancels)
 
 
 @pytest.mark.parametrize("op, reference, low, high", [
@@ -105,7 +107,7 @@ def test_tests():
 
 def test_nan_to_num():
     cases.elementwise("NanToNum", lambda x: torch.nan_to_num(x, 0.5, 99.0, -98.0), cases.FLOATS, extra=(0.5, 99.0, -98.0))
-    cases.elementwise("NanToNum", lambda x: x, cases.INTS, extra=(0.5, 99.0, -98.0))
+    cases.elementwise("NanToNum", lambda x: x, [*cases.INTS, torch.bool], extra=(0.5, 99.0, -98.0))
 
 
 @pytest.mark.parametrize("op", ["Sin", "Cos", "Tan", "Sinc"])
@@ -118,18 +120,6 @@ def test_large_arguments(op):
     expected = torch.where(x == 0, 1.0, torch.sin(y) / y) if op == "Sinc" else getattr(torch, op.lower())(x.double())
     aclnn.call(op, x, x)
     cases.compare(x, expected)
-
-
-@pytest.mark.parametrize("op", [
-    "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "Ceil", "Cos", "Cosh", "Erf", "Erfc", "Exp", "Exp2", "Expm1", "Floor", "Frac",
-    "Log", "Log10", "Log1p", "Log2", "Reciprocal", "Round", "Rsqrt", "Sin", "Sinc", "Sinh", "Sqrt", "Tan", "Trunc", "Sigmoid", "Tanh",
-    "Erfinv"])
-def test_in_place(op):
-    x = cases.tensor((4, 6), torch.float32, "strided", 0.1, 0.9)
-    expected = torch.empty(4, 6)
-    aclnn.call(op, x, expected)
-    aclnn.call("Inplace" + op, x)
-    torch.testing.assert_close(x, expected, rtol=0, atol=0, equal_nan=True)
 
 
 def test_copy():
@@ -160,14 +150,18 @@ def test_copy_of_transposed(shape, dtype):
         assert torch.equal(back, x.to(back.dtype))
 
 
-def test_cast_and_expand():
-    x = cases.tensor((3, 4), torch.float32)
-    out = cases.empty((3, 4), torch.int32)
-    aclnn.call("Cast", x, torch.int32, out)
-    assert torch.equal(out, x.to(torch.int32))
-    wide = cases.empty((2, 3, 4), torch.float32)
-    aclnn.call("Expand", x, [2, -1, 4], wide)
-    assert torch.equal(wide, x.expand(2, 3, 4))
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+@pytest.mark.parametrize("dtype", cases.ALL)
+def test_cast_and_expand(dtype, layout):
+    x = cases.tensor((3, 4, 5), dtype, layout, 0, 3)
+    for target in cases.ALL:
+        out = cases.empty((3, 4, 5), target, layout)
+        aclnn.call("Cast", x, target, out)
+        assert torch.equal(out, x != 0 if target == torch.bool else (x.real if dtype.is_complex and not target.is_complex else x).to(target))
+    expected = x.expand(2, *x.shape)
+    out = cases.lay(torch.full(expected.shape, 7).to(dtype), cases.OUTPUT_LAYOUTS.get(layout, layout))
+    aclnn.call("Expand", x, [2, *[-1] * x.dim()], out)
+    assert torch.equal(out, expected)
 
 
 @pytest.mark.parametrize("dtype", cases.ALL)
@@ -206,15 +200,18 @@ FOREACH = [
 
 
 @pytest.mark.parametrize("op, reference", FOREACH)
-@pytest.mark.parametrize("dtype", cases.FLOATS)
+@pytest.mark.parametrize("dtype", [*cases.REAL, torch.bool, *cases.COMPLEX])
 def test_foreach(op, reference, dtype):
+    exact = op in ("Abs", "Neg", "Sign", "Copy")  # of the types that are the same in and out
+    if not dtype.is_floating_point and not (exact and (dtype in cases.INTS or op == "Copy")):
+        return
     xs = [cases.tensor(shape, dtype, layout, 0.1, 0.9, i) for i, (shape, layout) in enumerate([
         ((3, 5), "contiguous"), ((), "contiguous"), ((0, 3), "contiguous"), ((40, 70), "transposed"), ((7, 8), "strided"), ((1,), "offset"),
         ((3000,), "contiguous")])]
     outs = [cases.empty(x.shape, dtype, "strided" if i % 2 else "contiguous") for i, x in enumerate(xs)]
     aclnn.call("Foreach" + op, xs, outs)
     for x, out in zip(xs, outs):
-        cases.compare(out, reference(cases.wide(x)))
+        cases.compare(out, reference(cases.wide(x)), cancels=False)
 
 
 def test_foreach_zero():
