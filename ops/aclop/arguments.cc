@@ -14,6 +14,11 @@ TensorView Merged(const TensorView& v, std::initializer_list<int64_t> dims) {
   return TensorView::Contiguous(v.data, v.dtype, dims);
 }
 
+aclTensor* NewHandle(const TensorView& v) {
+  return handles::CreateTensor(v.dims, static_cast<uint64_t>(v.rank), v.dtype, v.strides, 0, 2, v.dims,
+                               static_cast<uint64_t>(v.rank), v.data);
+}
+
 Status Copy(Call& call, const aclTensor* target, const aclTensor* source) {
   return call.Launch({In(source), Out(target)}, Cost{0, 2.0 * static_cast<double>(target->view.nbytes())},
                      [](const Run& t) -> Status {
@@ -155,20 +160,23 @@ aclBoolArray* Arguments::Bools(const Value& v) {
   return Keep(bools_, handles::CreateBoolArray(values.get(), n));
 }
 
-const char* Arguments::String(const Value& v) {
+char* Arguments::String(const Value& v) {
   if (!v.text()) Fail(call_.Invalid("a value is {}, expected a text", v.Show()));
   texts_.push_back(std::make_unique<std::string>(v.Text()));
-  return texts_.back()->c_str();
+  return texts_.back()->data();
 }
 
 aclTensorList* Arguments::List(size_t first) {
+  std::vector<const aclTensor*> tensors;
+  for (size_t i = first; i < inputs_.size(); ++i) tensors.push_back(In(i));
+  return List(tensors);
+}
+
+aclTensorList* Arguments::List(const std::vector<const aclTensor*>& tensors) {
+  // A list owns its members: handles of its own over the same memory.
   std::vector<const aclTensor*> members;
-  for (size_t i = first; i < inputs_.size(); ++i)
-    // A list owns its members: handles of its own over the same memory.
-    members.push_back(In(i) == nullptr ? nullptr
-                                       : handles::CreateTensor(In(i)->view.dims, In(i)->view.rank, In(i)->view.dtype,
-                                                               In(i)->view.strides, 0, 2, In(i)->view.dims,
-                                                               In(i)->view.rank, In(i)->view.data));
+  for (const aclTensor* t : tensors)
+    members.push_back(t == nullptr ? nullptr : NewHandle(t->view));
   return Keep(lists_, handles::CreateTensorList(members.data(), members.size()));
 }
 
@@ -266,10 +274,7 @@ aclTensor* Arguments::Unsqueezed(const aclTensor* t, const Value& dim) {
   return View(t->view.Unsqueeze(d));
 }
 
-aclTensor* Arguments::View(const TensorView& v) {
-  return Keep(tensors_, handles::CreateTensor(v.dims, static_cast<uint64_t>(v.rank), v.dtype, v.strides, 0, 2, v.dims,
-                                              static_cast<uint64_t>(v.rank), v.data));
-}
+aclTensor* Arguments::View(const TensorView& v) { return Keep(tensors_, NewHandle(v)); }
 
 aclTensor* Arguments::Temporary(DType dtype, std::span<const int64_t> dims) {
   TensorView v = TensorView::Contiguous(nullptr, dtype, dims.data(), static_cast<int>(dims.size()));

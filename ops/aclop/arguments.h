@@ -72,7 +72,7 @@ class Session {
   Status Wait();
 
  private:
-  using Memory = std::vector<Buffer<char>>;
+  using Memory = std::vector<anycann::Buffer<char>>;
   Status Submit(Plan* plan);
 
   const char* type_;
@@ -111,12 +111,13 @@ class Arguments {
   aclIntArray* Integers(const Value& v);
   aclFloatArray* Floats(const Value& v);
   aclBoolArray* Bools(const Value& v);
-  const char* String(const Value& v);
+  char* String(const Value& v);
   int64_t Integer(const Value& v);
   double Real(const Value& v);
   bool Flag(const Value& v) { return Integer(v) != 0; }
-  // All inputs from `first` on.
+  // All inputs from `first` on; and any tensors, some of which may be absent.
   aclTensorList* List(size_t first);
+  aclTensorList* List(const std::vector<const aclTensor*>& tensors);
 
   // The functions of the table's expressions (FUNCTIONS of abi/aclop.py).
   Value Index(const Value& text, std::initializer_list<const char*> names);

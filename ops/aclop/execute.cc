@@ -22,14 +22,7 @@ const Operator* FindOperator(const char* type) {
 // output packed after it.
 class Tensor {
  public:
-  Tensor() = default;
-  Tensor(const Tensor&) = delete;
-  Tensor(Tensor&& o) noexcept : handle_(std::exchange(o.handle_, nullptr)), host_(o.host_), storage_(o.storage_),
-                                layout_(o.layout_), packed_(o.packed_) {}
-  ~Tensor() {
-    if (handle_ != nullptr) handles::Destroy(handle_);
-  }
-  aclTensor* handle() const { return handle_; }
+  aclTensor* handle() const { return handle_.get(); }
   bool host() const { return host_; }
 
   // `role`: for people, "input 2".
@@ -43,7 +36,10 @@ class Tensor {
   Status Unpack(Session& session, bool read);
   Status LayOutPrivate(const std::string& role, const TensorDescription& d, TensorView* logical);
 
-  aclTensor* handle_ = nullptr;
+  struct End {
+    void operator()(aclTensor* t) const { handles::Destroy(t); }
+  };
+  std::unique_ptr<aclTensor, End> handle_;
   bool host_ = false;
   void* storage_ = nullptr;
   TensorView packed_;  // the logical tensor with the dimensions that its format needs
@@ -111,8 +107,8 @@ Status Tensor::Make(Session& session, const std::string& role, const aclTensorDe
   if (host_ || private_) v.data = session.Allocate(v.nbytes());
   // The client may free host memory as soon as the call returns.
   if (host_ && bytes > 0) std::memcpy(v.data, data, static_cast<size_t>(bytes));
-  handle_ = handles::CreateTensor(v.dims, static_cast<uint64_t>(v.rank), dtype, nullptr, 0, 2, v.dims,
-                                  static_cast<uint64_t>(v.rank), v.data);
+  handle_.reset(handles::CreateTensor(v.dims, static_cast<uint64_t>(v.rank), dtype, nullptr, 0, 2, v.dims,
+                                      static_cast<uint64_t>(v.rank), v.data));
   if (handle_ == nullptr) return Error(kBadAlloc, "{} can't be made a tensor", role);
   packed_.data = v.data;
   return private_ ? Unpack(session, read) : Status();
@@ -122,7 +118,7 @@ Status Tensor::Unpack(Session& session, bool read) {
   if (!read) return Status();
   return session.Step([this](Call& call) {
     TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
-    return call.Launch({In(handle_, storage), Out(handle_, packed_)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+    return call.Launch({In(handle(), storage), Out(handle(), packed_)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
                        [layout = layout_](const Run& t) -> Status {
                          LoadBlocked(layout, t[0].data, t[1]);
                          return Status();
@@ -134,7 +130,7 @@ Status Tensor::Pack(Session& session) const {
   if (!private_) return Status();
   return session.Step([this](Call& call) {
     TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
-    return call.Launch({In(handle_, packed_), Out(handle_, storage)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+    return call.Launch({In(handle(), packed_), Out(handle(), storage)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
                        [layout = layout_](const Run& t) -> Status {
                          StoreBlocked(layout, t[0], t[1].data);
                          return Status();

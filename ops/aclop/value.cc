@@ -1,6 +1,3 @@
-#include <fmt/format.h>
-#include <fmt/ranges.h>
-
 #include "ops/aclop/arguments.h"
 #include "ops/convert.h"
 
@@ -55,7 +52,10 @@ Value Value::Range(size_t begin, size_t count, size_t step) const {
 std::string Value::Show() const {
   if (absent()) return "absent";
   if (text()) return '"' + text_ + '"';
-  return real() ? fmt::format("{}", reals_) : fmt::format("{}", integers_);
+  std::string s = "[";
+  for (size_t i = 0; i < size(); ++i)
+    s += (i ? "," : "") + (real() ? fmt::format("{}", reals_[i]) : fmt::format("{}", integers_[i]));
+  return s + "]";
 }
 
 }  // namespace anycann::aclop
