@@ -1,4 +1,4 @@
-// Legacy operators over matrix products: attributes transpose the operands, and a bias may be added.
+// Legacy matrix products, whose attributes transpose the operands and which may add a bias, and depthwise convolution.
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
 
@@ -32,6 +32,89 @@ Status MatrixTriangularSolve(Call& call, Arguments& a) {
   aclTensor* copy = a.TemporaryLike(a.In(0), a.In(0)->view.dtype);
   RETURN_IF_ERROR(a.status());
   return aclnn::TriangularSolve(call, a.In(1), a.In(0), !lower, adjoint, false, a.Out(0), copy);
+}
+
+namespace {
+
+// A depthwise filter comes as [multiplier, C, kH, kW]; the engine takes [C * multiplier, 1, kH, kW].
+struct Depthwise {
+  aclIntArray *stride, *padding, *dilation, *no_padding;
+  int64_t channels;
+};
+
+Status ReadDepthwise(Arguments& a, const aclTensor* image, Depthwise* d) {
+  const Value order = a.Attr("data_format", "NCHW"), ones(std::vector<int64_t>{1, 1, 1, 1});
+  *d = {a.Integers(a.Spatial(a.Attr("strides"), order, image)), a.Integers(a.Halves(a.Attr("pads"))),
+        a.Integers(a.Spatial(a.Attr("dilations", ones), order, image)), a.Integers(Value(std::vector<int64_t>{0, 0})), 0};
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(a.call().RequireRank(image, "an image", 4, 4));
+  d->channels = image->view.dims[1];
+  return Status();
+}
+
+// The view as [C, multiplier, kH, kW]: its first two dimensions change places unless they stand so.
+TensorView ByChannel(const TensorView& filter, int64_t channels) {
+  return filter.dims[0] == channels && filter.dims[1] != channels ? filter : filter.Transpose(0, 1);
+}
+
+aclTensor* DepthwiseFilter(Arguments& a, const TensorView& filter, int64_t channels) {
+  const TensorView v = ByChannel(filter, channels);
+  return a.Temporary(filter.dtype, std::vector<int64_t>{v.dims[0] * v.dims[1], 1, v.dims[2], v.dims[3]});
+}
+
+Status CopyStep(Arguments& a, const TensorView& to, const TensorView& from) {
+  aclTensor *target = a.View(to), *source = a.View(from);
+  RETURN_IF_ERROR(a.status());
+  return a.Before([&](Call& c) { return aclnn::InplaceCopy(c, target, source); });
+}
+
+TensorView As4d(const aclTensor* dense, const TensorView& like) {
+  return TensorView::Contiguous(dense->view.data, like.dtype, like.dims, like.rank);
+}
+
+}  // namespace
+
+// x, filter, bias.
+Status DepthwiseConv2D(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 1));
+  Depthwise d;
+  RETURN_IF_ERROR(ReadDepthwise(a, a.In(0), &d));
+  RETURN_IF_ERROR(call.RequireRank(a.In(1), "filter", 4, 4));
+  const TensorView by_channel = ByChannel(a.In(1)->view, d.channels);
+  aclTensor* filter = DepthwiseFilter(a, a.In(1)->view, d.channels);
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
+  return aclnn::Convolution(call, a.In(0), filter, a.In(2), d.stride, d.padding, d.dilation, false, d.no_padding,
+                            d.channels, a.Out(0), 0);
+}
+
+// input_size, filter, out_backprop.
+Status DepthwiseConv2DBackpropInput(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 1));
+  Depthwise d;
+  RETURN_IF_ERROR(ReadDepthwise(a, a.Out(0), &d));
+  RETURN_IF_ERROR(call.RequireRank(a.In(1), "filter", 4, 4));
+  const TensorView by_channel = ByChannel(a.In(1)->view, d.channels);
+  aclTensor* filter = DepthwiseFilter(a, a.In(1)->view, d.channels);
+  const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{1, 0, 0}));
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
+  return aclnn::ConvolutionBackward(call, a.In(2), a.Out(0), filter, nullptr, d.stride, d.padding, d.dilation, false,
+                                    d.no_padding, static_cast<int>(d.channels), mask, 0, a.Out(0), nullptr, nullptr);
+}
+
+// input, filter_size, out_backprop. torch_npu's gradient has torch's own shape, [C * multiplier, 1, kH, kW].
+Status DepthwiseConv2DBackpropFilter(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 1));
+  Depthwise d;
+  RETURN_IF_ERROR(ReadDepthwise(a, a.In(0), &d));
+  RETURN_IF_ERROR(call.RequireRank(a.Out(0), "filter_grad", 4, 4));
+  const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{0, 1, 0}));
+  RETURN_IF_ERROR(a.status());
+  if (a.Out(0)->view.dims[1] != 1)
+    return call.Invalid("filter_grad has shape {}, expected [{},1,kH,kW]", ShapeString(a.Out(0)->view), d.channels);
+  return aclnn::ConvolutionBackward(call, a.In(2), a.In(0), a.Out(0), nullptr, d.stride, d.padding, d.dilation, false,
+                                    d.no_padding, static_cast<int>(d.channels), mask, 0, nullptr, a.Out(0), nullptr);
 }
 
 // The gradient of a bias: the sum over all dimensions but that of the channels.

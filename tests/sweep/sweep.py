@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Sweeps PyTorch's operator database over the `npu` device of unmodified torch_npu, against the CPU device.
 
-    LD_LIBRARY_PATH=build/dev/toolkit/lib64 .venv/bin/python tests/sweep/sweep.py [--dtype float32] [--backward] [--jobs 2]
-        [--only REGEX] [--json FILE]
+    LD_LIBRARY_PATH=build/dev/toolkit/lib64 .venv/bin/python tests/sweep/sweep.py [--dtype float32] [--backward] [--legacy]
+        [--jobs 2] [--only REGEX] [--json FILE]
 
 Each entry is native (everything ran on the device), fallback (torch_npu ran some of it on the CPU), wrong, or error. Entries
 whose CPU results depend on the seed are random: only shapes and types are compared, and they don't count in the population.
@@ -113,7 +113,8 @@ def sweep(entries, arguments):
     direction = "backward" if arguments.backward else "forward"
 
     def work(number):
-        worker = Worker([arguments.dtype, direction, str(arguments.samples)], arguments.log and f"{arguments.log}.{number}")
+        worker = Worker([arguments.dtype, direction, str(arguments.samples), *(["legacy"] if arguments.legacy else [])],
+                        arguments.log and f"{arguments.log}.{number}")
         while True:
             try:
                 index, name = todo.get_nowait()
@@ -177,6 +178,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--backward", action="store_true", help="compare gradients instead of results")
+    parser.add_argument("--legacy", action="store_true", help="through the legacy operators (aclop): torch_npu with jit compile")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     parser.add_argument("--only", default="", help="entries whose name this regular expression finds")
     parser.add_argument("--samples", type=int, default=12, help="samples of an entry at most")
@@ -190,7 +192,7 @@ def main():
     entries = [e for e in list_entries(arguments.dtype, direction) if re.search(arguments.only, e[1])]
     results = sweep(entries, arguments)
     fallbacks = classify(results)
-    expected = read_expected(arguments.dtype, direction)
+    expected = read_expected(arguments.dtype, f"legacy {direction}" if arguments.legacy else direction)
     problems = judge(results, {k: v for k, v in expected.items() if k in results})
     population = {n: a for n, a in results.items() if not a["random"]}
     counts = collections.Counter(a["status"] for a in population.values())

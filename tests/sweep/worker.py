@@ -221,6 +221,7 @@ def main():
     dtype, backward, count = getattr(torch, sys.argv[1]), sys.argv[2] == "backward", int(sys.argv[3])
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
+    torch.npu.set_compile_mode(jit_compile="legacy" in sys.argv[4:])  # "legacy": operators by name (aclop) instead of aclnn
     torch.ones(1).npu().add(1)
     print("ready", file=ANSWERS)
     for line in sys.stdin:
