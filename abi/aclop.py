@@ -23,6 +23,7 @@ FUNCTIONS = {
     "halves": ("Halves", "v", "v"), "spatial": ("Spatial", "vvt", "v"), "pairs": ("PairsReversed", "vt", "v"), "or": ("Or", "vv", "v"),
     "concat": ("Concat", "w", "v"), "dims": ("Dims", "t", "v"), "dtype": ("Type", "t", "v"), "is": ("Is", "vv", "v"),
     "not": ("Not", "v", "v"), "updated": ("Updated", "tt", "t"), "unsqueezed": ("Unsqueezed", "tv", "t"),
+    "shaped": ("Shaped", "tt", "t"),
 }
 CONVERSIONS = {"aclScalar": "Scalar", "aclIntArray": "Integers", "aclFloatArray": "Floats", "aclBoolArray": "Bools", "char": "String",
                "bool": "Flag", "double": "Real", "float": "Real"}

@@ -274,6 +274,11 @@ aclTensor* Arguments::Unsqueezed(const aclTensor* t, const Value& dim) {
   return View(t->view.Unsqueeze(d));
 }
 
+aclTensor* Arguments::Shaped(aclTensor* t, const aclTensor* like) {
+  if (t == nullptr || like == nullptr || t->view.SameShape(like->view) || t->view.numel() != like->view.numel()) return t;
+  return View(TensorView::Contiguous(t->view.data, t->view.dtype, like->view.dims, like->view.rank));
+}
+
 aclTensor* Arguments::View(const TensorView& v) { return Keep(tensors_, NewHandle(v)); }
 
 aclTensor* Arguments::Temporary(DType dtype, std::span<const int64_t> dims) {

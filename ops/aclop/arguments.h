@@ -135,6 +135,7 @@ class Arguments {
   Value Is(const Value& a, const Value& b) { return Value(a.Show() == b.Show()); }
   Value Not(const Value& v) { return Value(!Flag(v)); }
   aclTensor* Unsqueezed(const aclTensor* t, const Value& dim);
+  aclTensor* Shaped(aclTensor* t, const aclTensor* like);  // t with the shape of another of as many elements
 
   // Views and temporaries as handles that live as long as this.
   aclTensor* View(const TensorView& v);

@@ -17,6 +17,17 @@ Status PlaneWindows(Arguments& a, const char* dilation, Windows* w) {
   return a.status();
 }
 
+// [C, H, W] as [1, C, H, W]: torch_npu mixes both in one call.
+aclTensor* Images(Arguments& a, aclTensor* t) {
+  return t->view.rank == 3 ? a.View(t->view.Unsqueeze(0)) : t;
+}
+
+// The places of the maxima in the memory that the client has for them; nullptr when it is too small.
+aclTensor* Places(Arguments& a, const aclTensor* memory, const TensorView& y) {
+  if (memory->view.nbytes() < y.numel() * SizeOf(DType::kInt32)) return nullptr;
+  return a.View(TensorView::Contiguous(memory->view.data, DType::kInt32, y.dims, y.rank));
+}
+
 // The padding before each dimension; a larger one behind is how the client says ceil_mode.
 Status VolumeWindows(Arguments& a, const Value& pads, bool* ceil, Windows* w) {
   if (pads.size() != 6) return a.call().Invalid("pads are {}, expected 6 numbers", pads.Show());
@@ -29,22 +40,17 @@ Status VolumeWindows(Arguments& a, const Value& pads, bool* ceil, Windows* w) {
 
 }  // namespace
 
-// The places of the maxima are the client's only to hand back: they have aclnn's layout here.
+// The places of the maxima are the client's only to hand back: they have aclnn's form here. Where its mask of bits has
+// no room for them, the backward pass finds them anew.
 Status MaxPoolWithArgmaxV1(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 2));
   Windows w;
   RETURN_IF_ERROR(PlaneWindows(a, "dilation", &w));
   const bool ceil = a.Flag(a.Attr("ceil_mode", false));
-  const TensorView &y = a.Out(0)->view, &places = a.Out(1)->view;
-  // The mask's memory is larger than one int32 per output: k * k * (ceil(Ho * Wo / 16) + 1) uint16 per plane.
-  if (places.nbytes() < y.numel() * 4) {
-    aclTensor* indices = a.Temporary(DType::kInt32, {y.dims, static_cast<size_t>(y.rank)});
-    RETURN_IF_ERROR(a.status());
-    return aclnn::MaxPool2dWithIndices(call, a.In(0), w.size, w.stride, w.padding, w.dilation, ceil, a.Out(0), indices);
-  }
-  aclTensor* indices = a.View(TensorView::Contiguous(places.data, DType::kInt32, y.dims, y.rank));
+  aclTensor *x = Images(a, a.In(0)), *y = Images(a, a.Out(0)), *indices = Places(a, a.Out(1), y->view);
+  if (indices == nullptr) indices = a.TemporaryLike(y, DType::kInt32);
   RETURN_IF_ERROR(a.status());
-  return aclnn::MaxPool2dWithIndices(call, a.In(0), w.size, w.stride, w.padding, w.dilation, ceil, a.Out(0), indices);
+  return aclnn::MaxPool2dWithIndices(call, x, w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
 }
 
 // x, grad, argmax.
@@ -53,21 +59,18 @@ Status MaxPoolGradWithArgmaxV1(Call& call, Arguments& a) {
   Windows w;
   RETURN_IF_ERROR(PlaneWindows(a, "dilations", &w));
   const bool ceil = a.Flag(a.Attr("ceil_mode", false));
-  const TensorView &grad = a.In(1)->view, &places = a.In(2)->view;
-  aclTensor* indices = nullptr;
-  if (places.nbytes() < grad.numel() * 4) {  // too small for what the forward pass keeps: found anew
-    indices = a.Temporary(DType::kInt32, {grad.dims, static_cast<size_t>(grad.rank)});
-    aclTensor* y = a.TemporaryLike(a.In(1), grad.dtype);
+  aclTensor *x = Images(a, a.In(0)), *grad = Images(a, a.In(1)), *dx = Images(a, a.Out(0));
+  aclTensor* indices = Places(a, a.In(2), grad->view);
+  if (indices == nullptr) {
+    indices = a.TemporaryLike(grad, DType::kInt32);
+    aclTensor* y = a.TemporaryLike(grad, grad->view.dtype);
     RETURN_IF_ERROR(a.status());
     RETURN_IF_ERROR(a.Before([&](Call& c) {
-      return aclnn::MaxPool2dWithIndices(c, a.In(0), w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
+      return aclnn::MaxPool2dWithIndices(c, x, w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
     }));
-  } else {
-    indices = a.View(TensorView::Contiguous(places.data, DType::kInt32, grad.dims, grad.rank));
   }
   RETURN_IF_ERROR(a.status());
-  return aclnn::MaxPool2dWithIndicesBackward(call, a.In(1), a.In(0), indices, w.size, w.stride, w.padding, w.dilation,
-                                             ceil, a.Out(0));
+  return aclnn::MaxPool2dWithIndicesBackward(call, grad, x, indices, w.size, w.stride, w.padding, w.dilation, ceil, dx);
 }
 
 Status MaxPool3D(Call& call, Arguments& a) {

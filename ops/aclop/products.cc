@@ -1,4 +1,6 @@
 // Legacy matrix products, whose attributes transpose the operands and which may add a bias, and depthwise convolution.
+#include <algorithm>
+
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
 
@@ -115,6 +117,33 @@ Status DepthwiseConv2DBackpropFilter(Call& call, Arguments& a) {
     return call.Invalid("filter_grad has shape {}, expected [{},1,kH,kW]", ShapeString(a.Out(0)->view), d.channels);
   return aclnn::ConvolutionBackward(call, a.In(2), a.In(0), a.Out(0), nullptr, d.stride, d.padding, d.dilation, false,
                                     d.no_padding, static_cast<int>(d.channels), mask, 0, nullptr, a.Out(0), nullptr);
+}
+
+// input_size, x, filter, bias. How far the result reaches beyond the last window is what its shape says:
+// torch_npu's output_padding is not always right.
+Status ConvTranspose(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 1));
+  const aclTensor *x = a.In(1), *filter = a.In(2);
+  const TensorView& y = a.Out(0)->view;
+  const Value order = a.Attr("data_format", "NCHW"), ones(std::vector<int64_t>(static_cast<size_t>(x->view.rank), 1));
+  const Value strides = a.Spatial(a.Attr("strides"), order, x), pads = a.Halves(a.Attr("pads")),
+              dilations = a.Spatial(a.Attr("dilations", ones), order, x);
+  const int64_t groups = a.Integer(a.Attr("groups", int64_t{1}));
+  RETURN_IF_ERROR(a.status());
+  const size_t n = static_cast<size_t>(std::max(x->view.rank - 2, 0));
+  if (strides.size() != n || pads.size() != n || dilations.size() != n || y.rank != x->view.rank || filter->view.rank != y.rank)
+    return call.Invalid("x has shape {}, filter {}, y {}, strides are {}, pads {} and dilations {}: they don't fit together",
+                        ShapeString(x->view), ShapeString(filter->view), ShapeString(y), strides.Show(), pads.Show(),
+                        dilations.Show());
+  std::vector<int64_t> beyond;
+  for (size_t i = 0; i < n; ++i) {
+    const size_t d = i + 2;
+    beyond.push_back(y.dims[d] - ((x->view.dims[d] - 1) * strides.Integer(i) - 2 * pads.Integer(i) +
+                                  dilations.Integer(i) * (filter->view.dims[d] - 1) + 1));
+  }
+  const aclIntArray *s = a.Integers(strides), *p = a.Integers(pads), *dilation = a.Integers(dilations), *b = a.Integers(Value(beyond));
+  RETURN_IF_ERROR(a.status());
+  return aclnn::Convolution(call, x, filter, a.In(3), s, p, dilation, true, b, groups, a.Out(0), 0);
 }
 
 // The gradient of a bias: the sum over all dimensions but that of the channels.
