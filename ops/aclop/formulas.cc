@@ -54,50 +54,6 @@ Status FastGelu(Call& call, Arguments& a) {
   });
 }
 
-Status LpLoss(Call& call, Arguments& a) {
-  RETURN_IF_ERROR(a.Require(2, 1));
-  const double p = a.Number("p", 1);
-  const int64_t reduction = a.Integer(a.Index(a.Attr("reduction", "mean"), {"none", "mean", "sum"}));
-  RETURN_IF_ERROR(a.status());
-  if (p != 1) return call.Invalid("p is {}, expected 1", p);
-  return aclnn::L1Loss(call, a.In(0), a.In(1), reduction, a.Out(0));
-}
-
-namespace {
-
-// torch_npu makes one row of an input without batch, and leaves its target and result without dimensions.
-aclTensor* Rows(Arguments& a, const aclTensor* x, aclTensor* t) {
-  return x->view.rank == 2 && t->view.rank == 0 && x->view.dims[0] == 1 ? a.View(t->view.Unsqueeze(0)) : t;
-}
-
-}  // namespace
-
-Status NllLoss(Call& call, Arguments& a) {
-  RETURN_IF_ERROR(a.Require(3, 2));
-  const int64_t reduction = a.Integer(a.Index(a.Attr("reduction", "mean"), {"none", "mean", "sum"}));
-  const int64_t ignored = a.Integer(a.Attr("ignore_index", int64_t{-100}));
-  RETURN_IF_ERROR(a.status());
-  const aclTensor* target = Rows(a, a.In(0), a.In(1));
-  aclTensor* y = reduction == 0 ? Rows(a, a.In(0), a.Out(0)) : a.Out(0);
-  RETURN_IF_ERROR(a.status());
-  return (a.In(0)->view.rank == 4 ? aclnn::NLLLoss2d : aclnn::NLLLoss)(call, a.In(0), target, a.In(2), reduction, ignored, y,
-                                                                      a.Out(1));
-}
-
-// x, y_grad, target, weight, total_weight.
-Status NllLossGrad(Call& call, Arguments& a) {
-  RETURN_IF_ERROR(a.Require(5, 1));
-  const int64_t reduction = a.Integer(a.Index(a.Attr("reduction", "mean"), {"none", "mean", "sum"}));
-  const int64_t ignored = a.Integer(a.Attr("ignore_index", int64_t{-100}));
-  RETURN_IF_ERROR(a.status());
-  if (a.In(0)->view.rank == 4)
-    return aclnn::NLLLoss2dBackward(call, a.In(1), a.In(0), a.In(2), a.In(3), reduction, ignored, a.In(4), a.Out(0));
-  const aclTensor* target = Rows(a, a.In(0), a.In(2));
-  const aclTensor* grad = reduction == 0 ? Rows(a, a.In(0), a.In(1)) : a.In(1);
-  RETURN_IF_ERROR(a.status());
-  return aclnn::NLLLossBackward(call, grad, a.In(0), target, a.In(3), reduction, ignored, a.In(4), a.Out(0));
-}
-
 Status ReduceProd(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));
   const Value axes = a.Constant(1);

@@ -96,6 +96,32 @@ Status RepeatInterleave(Call& call, Arguments& a) {
   return aclnn::RepeatInterleaveWithDim(call, a.In(0), repeats, axis, a.Out(0)->view.dims[dim], a.Out(0));
 }
 
+// weight, indices, offsets, per_sample_weights -> y, offset2bag, bag_size, max_indices.
+Status EmbeddingBag(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 4));
+  const int64_t mode = a.Integer(a.Index(a.Attr("mode", "mean"), {"sum", "mean", "max"}));
+  const bool by_frequency = a.Flag(a.Attr("scale_grad_by_freq", false)), sparse = a.Flag(a.Attr("sparse", false)),
+             last = a.Flag(a.Attr("include_last_offset", false));
+  const int64_t padding = a.Integer(a.Attr("padding_idx", int64_t{-1}));
+  RETURN_IF_ERROR(a.status());
+  return aclnn::EmbeddingBag(call, a.In(0), a.In(1), a.In(2), by_frequency, mode, sparse, a.In(3), last, padding, a.Out(0),
+                             a.Out(1), a.Out(2), a.Out(3));
+}
+
+// A scalar is a vector of one element.
+Status GatherV2(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 1));
+  const int64_t axis = a.Integer(a.Constant(2)), batch = a.Integer(a.Attr("batch_dims", int64_t{0}));
+  const aclTensor *x = a.In(0), *indices = a.In(1);
+  aclTensor* y = a.Out(0);
+  if (x->view.rank == 0) {
+    x = a.Flat(x);
+    if (indices->view.numel() == y->view.numel()) y = a.Shaped(y, indices);
+  }
+  RETURN_IF_ERROR(a.status());
+  return aclnn::GatherV3(call, x, axis, indices, batch, 0, y);
+}
+
 // value[i] along the axis from start[i] to end[i].
 Status MaskedFillRange(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(4, 1));

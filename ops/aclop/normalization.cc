@@ -304,10 +304,15 @@ Status Renorm(Call& call, Arguments& a) {
   const aclScalar* p = a.Scalar(a.Attr("p"));
   const double most = a.Real(a.Attr("maxnorm"));
   const aclIntArray* axes = a.Integers(AllBut(a.In(0), dim));
-  aclTensor* norms = a.TemporaryLike(a.Out(0), DType::kFloat);
+  // One factor per row, first in y's memory: torch_npu also passes a y of x's shape and takes the factors from its front.
+  const TensorView &x = a.In(0)->view, &y = a.Out(0)->view;
+  std::vector<int64_t> dims(static_cast<size_t>(x.rank), 1);
+  dims[static_cast<size_t>(dim)] = x.dims[dim];
+  if (y.numel() < x.dims[dim]) return call.Invalid("y has shape {}, expected {} elements", ShapeString(y), x.dims[dim]);
+  aclTensor *norms = a.Temporary(DType::kFloat, dims), *factors = a.View(TensorView::Contiguous(y.data, y.dtype, dims.data(), x.rank));
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::Norm(c, a.In(0), p, axes, true, norms); }));
-  return Pointwise<1, 1>(call, {norms}, {a.Out(0)}, [most](const double(&x)[1], double(&y)[1]) {
+  return Pointwise<1, 1>(call, {norms}, {factors}, [most](const double(&x)[1], double(&y)[1]) {
     y[0] = x[0] > most ? most / (x[0] + 1e-7) : 1;
   });
 }

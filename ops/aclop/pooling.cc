@@ -22,12 +22,6 @@ aclTensor* Images(Arguments& a, aclTensor* t) {
   return t->view.rank == 3 ? a.View(t->view.Unsqueeze(0)) : t;
 }
 
-// The places of the maxima in the memory that the client has for them; nullptr when it is too small.
-aclTensor* Places(Arguments& a, const aclTensor* memory, const TensorView& y) {
-  if (memory->view.nbytes() < y.numel() * SizeOf(DType::kInt32)) return nullptr;
-  return a.View(TensorView::Contiguous(memory->view.data, DType::kInt32, y.dims, y.rank));
-}
-
 // The padding before each dimension; a larger one behind is how the client says ceil_mode.
 Status VolumeWindows(Arguments& a, const Value& pads, bool* ceil, Windows* w) {
   if (pads.size() != 6) return a.call().Invalid("pads are {}, expected 6 numbers", pads.Show());
@@ -40,16 +34,16 @@ Status VolumeWindows(Arguments& a, const Value& pads, bool* ceil, Windows* w) {
 
 }  // namespace
 
-// The places of the maxima are the client's only to hand back: they have aclnn's form here. Where its mask of bits has
-// no room for them, the backward pass finds them anew.
+// argmax is a mask of bits that only the backward pass reads, and torch_npu casts it between private formats as if it held
+// floats. It is zero here: the backward pass finds the places of the maxima anew.
 Status MaxPoolWithArgmaxV1(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 2));
   Windows w;
   RETURN_IF_ERROR(PlaneWindows(a, "dilation", &w));
   const bool ceil = a.Flag(a.Attr("ceil_mode", false));
-  aclTensor *x = Images(a, a.In(0)), *y = Images(a, a.Out(0)), *indices = Places(a, a.Out(1), y->view);
-  if (indices == nullptr) indices = a.TemporaryLike(y, DType::kInt32);
+  aclTensor *x = Images(a, a.In(0)), *y = Images(a, a.Out(0)), *indices = a.TemporaryLike(y, DType::kInt32);
   RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::InplaceZero(c, a.Out(1)); }));
   return aclnn::MaxPool2dWithIndices(call, x, w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
 }
 
@@ -60,16 +54,11 @@ Status MaxPoolGradWithArgmaxV1(Call& call, Arguments& a) {
   RETURN_IF_ERROR(PlaneWindows(a, "dilations", &w));
   const bool ceil = a.Flag(a.Attr("ceil_mode", false));
   aclTensor *x = Images(a, a.In(0)), *grad = Images(a, a.In(1)), *dx = Images(a, a.Out(0));
-  aclTensor* indices = Places(a, a.In(2), grad->view);
-  if (indices == nullptr) {
-    indices = a.TemporaryLike(grad, DType::kInt32);
-    aclTensor* y = a.TemporaryLike(grad, grad->view.dtype);
-    RETURN_IF_ERROR(a.status());
-    RETURN_IF_ERROR(a.Before([&](Call& c) {
-      return aclnn::MaxPool2dWithIndices(c, x, w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
-    }));
-  }
+  aclTensor *y = a.TemporaryLike(grad, grad->view.dtype), *indices = a.TemporaryLike(grad, DType::kInt32);
   RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(a.Before([&](Call& c) {
+    return aclnn::MaxPool2dWithIndices(c, x, w.size, w.stride, w.padding, w.dilation, ceil, y, indices);
+  }));
   return aclnn::MaxPool2dWithIndicesBackward(call, grad, x, indices, w.size, w.stride, w.padding, w.dilation, ceil, dx);
 }
 

@@ -38,6 +38,18 @@ Status DropOutDoMask(Call& call, Arguments& a) {
   return aclnn::DropoutDoMask(call, a.In(0), a.In(1), 1 - keep, a.Out(0));
 }
 
+// shape, prob, seed, offset; prob: one for all elements, or one for each.
+Status StatelessBernoulli(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(4, 1));
+  const int64_t seed = a.Integer(a.Constant(2)), offset = a.Integer(a.Constant(3));
+  RETURN_IF_ERROR(a.status());
+  aclTensor* y = a.Out(0);
+  if (a.In(1)->view.SameShape(y->view)) return aclnn::BernoulliTensor(call, y, a.In(1), seed, offset, y);
+  const aclScalar* probability = a.Scalar(a.Constant(1));
+  RETURN_IF_ERROR(a.status());
+  return aclnn::Bernoulli(call, y, probability, seed, offset, y);
+}
+
 // A byte for each element.
 Status DropOutGenMaskV3(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));

@@ -58,14 +58,22 @@ Status ResizeGradD(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 1));
   Mode m;
   RETURN_IF_ERROR(ReadMode(a, &m));
-  aclTensor* grads = a.In(0);
-  if (a.Text("data_format", "NCHW") == "HWNC" && grads->view.rank == 4)
+  aclTensor *grads = a.In(0), *dx = a.Out(0);
+  const Value size = a.Attr("original_size");
+  if (a.Text("data_format", "NCHW") == "HWNC" && grads->view.rank == 4) {
+    // y has the input's shape, but its memory the order that the format says.
+    if (size.size() != 4 || dx->view.rank != 4) return call.Invalid("original_size is {}, expected 4 numbers", size.Show());
+    const int64_t n = size.Integer(0), c = size.Integer(1), h = size.Integer(2), w = size.Integer(3);
+    if (n * c * h * w != dx->view.numel())
+      return call.Invalid("y has shape {}, expected {} elements", ShapeString(dx->view), size.Show());
     grads = a.View(grads->view.Transpose(0, 2).Transpose(1, 3));
+    dx = a.View(TensorView::Contiguous(dx->view.data, dx->view.dtype, {h, w, n, c}).Transpose(0, 2).Transpose(1, 3));
+  }
   RETURN_IF_ERROR(a.status());
   if (m.name == "cubic" && grads->view.rank == 4) {
-    const aclIntArray *to = a.Integers(a.Tail(a.Dims(grads), 2)), *from = a.Integers(a.Dims(a.Out(0)));
+    const aclIntArray *to = a.Integers(a.Tail(a.Dims(grads), 2)), *from = a.Integers(a.Dims(dx));
     RETURN_IF_ERROR(a.status());
-    return aclnn::UpsampleBicubic2dBackward(call, grads, to, from, m.align_corners, m.scale[0], m.scale[1], a.Out(0));
+    return aclnn::UpsampleBicubic2dBackward(call, grads, to, from, m.align_corners, m.scale[0], m.scale[1], dx);
   }
   grads = Line(a, grads);
   aclTensor* y = Line(a, a.Out(0));

@@ -128,6 +128,17 @@ Status PadBy(Call& call, Arguments& a, const Paddings& p, const std::string& mod
 
 }  // namespace
 
+// torch_npu leaves empty tensors out: there may be none.
+Status ConcatD(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(0, 1));
+  const int64_t dim = a.Integer(a.Attr("concat_dim"));
+  RETURN_IF_ERROR(a.status());
+  if (a.input_count() == 0 && a.Out(0)->view.empty()) return call.Nothing();
+  const aclTensorList* tensors = a.List(0);
+  RETURN_IF_ERROR(a.status());
+  return aclnn::Cat(call, tensors, dim, a.Out(0));
+}
+
 Status Slice(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   const Value offsets = a.Constant(1), sizes = a.Constant(2);
