@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Writes what follows from the contract: client headers, the operator interface, the doors. Called by CMake.
 
-    generate.py tables OUT                client headers, aclnn_ops.h, layout checks, the doors' stubs and version scripts
+    generate.py tables OUT                client headers, aclnn_ops.h, aclop_operators.*, layout checks, the doors' stubs, version scripts
     generate.py operators ENGINE OUT      the doors of libopapi.so, from the symbols that the built engine exports
     generate.py symbols LIBDIR [--check]  abi/*.symbols, the exported lists: written, or compared (exit status 1)
 """
@@ -12,6 +12,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+import aclop  # noqa: E402
 import contract  # noqa: E402
 import doors  # noqa: E402
 import headers  # noqa: E402
@@ -71,6 +72,8 @@ def write_tables(out):
     for stale in set((out / "include").rglob("*.h")) - written:
         stale.unlink()
     write(out / "aclnn_ops.h", operator_interface(contract.load_operators(), contract.load_nullable()))
+    for name, text in aclop.generate().items():
+        write(out / name, text)
     write(out / "layout_checks.cc", layout.checks(writer))
     all_doors = doors.Doors()
     for library in all_doors.libraries:

@@ -10,7 +10,7 @@ foreach(row IN LISTS door_rows)
   list(APPEND ANYCANN_DOOR_FILES ${ANYCANN_GEN}/doors/${door}/stubs.cc ${ANYCANN_GEN}/doors/${door}/exports.map)
 endforeach()
 add_custom_command(
-  OUTPUT ${ANYCANN_GEN}/tables.stamp ${ANYCANN_GEN}/layout_checks.cc ${ANYCANN_DOOR_FILES}
+  OUTPUT ${ANYCANN_GEN}/tables.stamp ${ANYCANN_GEN}/layout_checks.cc ${ANYCANN_GEN}/aclop_operators.cc ${ANYCANN_DOOR_FILES}
   COMMAND ${Python3_EXECUTABLE} ${CMAKE_SOURCE_DIR}/abi/generate.py tables ${ANYCANN_GEN}
   DEPENDS ${ANYCANN_ABI_INPUTS}
   COMMENT "Headers and the operator interface from abi/*.tsv")

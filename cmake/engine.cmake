@@ -3,6 +3,7 @@
 file(GLOB_RECURSE ANYCANN_ENGINE_SOURCES CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/base/*.cc ${CMAKE_SOURCE_DIR}/runtime/*.cc
      ${CMAKE_SOURCE_DIR}/ops/*.cc)
 list(FILTER ANYCANN_ENGINE_SOURCES EXCLUDE REGEX "_(test|benchmark)\\.cc$")
+list(APPEND ANYCANN_ENGINE_SOURCES ${ANYCANN_GEN}/aclop_operators.cc)  # legacy operators, from abi/aclop.tsv
 
 # Objects first: the library is made of them, and so are the unit tests, which see what the library hides.
 function(anycann_add_engine target level march)

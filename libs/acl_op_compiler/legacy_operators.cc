@@ -26,8 +26,8 @@ aclError aclopCompileAndExecute(const char* opType, int numInputs, const aclTens
                                 const aclopAttr* attr, aclopEngineType, aclopCompileType, const char*,
                                 aclrtStream stream) {
   if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecute", opType);
-  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr,
-                                 stream);
+  return anycann::aclop::Execute(
+      opType, {numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream, false});
 }
 
 aclError aclopCompileAndExecuteV2(const char* opType, int numInputs, aclTensorDesc* inputDesc[],
@@ -35,12 +35,13 @@ aclError aclopCompileAndExecuteV2(const char* opType, int numInputs, aclTensorDe
                                   aclDataBuffer* outputs[], aclopAttr* attr, aclopEngineType,
                                   aclopCompileType, const char*, aclrtStream stream) {
   if (!anycann::aclop::Implemented(opType)) return Unknown("aclopCompileAndExecuteV2", opType);
-  return anycann::aclop::Execute(opType, numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr,
-                                 stream);
+  return anycann::aclop::Execute(
+      opType, {numInputs, inputDesc, inputs, numOutputs, outputDesc, outputs, attr, stream, true});
 }
 
+// Nothing to compile ahead: a type is there or it is not.
 aclError aclopCompile(const char* opType, int, const aclTensorDesc* const[], int,
                       const aclTensorDesc* const[], const aclopAttr*, aclopEngineType, aclopCompileType,
                       const char*) {
-  return Unknown("aclopCompile", opType);
+  return anycann::aclop::Implemented(opType) ? 0 : Unknown("aclopCompile", opType);
 }

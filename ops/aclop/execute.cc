@@ -2,130 +2,197 @@
 
 #include <algorithm>
 #include <cstring>
+#include <new>
 
-#include "ops/aclop/operators.h"
-#include "ops/door.h"
+#include "ops/aclop/arguments.h"
+#include "ops/shape/private_format.h"
 
 namespace anycann::aclop {
 namespace {
 
-struct Entry {
-  const char* type;
-  Status (*run)(Call&, const Arguments&);
-};
-constexpr Entry kOperators[] = {
-    {"CdistGrad", CdistGrad},
-    {"DynamicRNN", DynamicRnn},
-    {"DynamicRNNGrad", DynamicRnnGrad},
-    {"DynamicRNNV2", DynamicRnnV2},
-    {"DynamicRNNV2Grad", DynamicRnnV2Grad},
-};
-
-const Entry* FindOperator(const char* type) {
-  for (const Entry& e : kOperators)
-    if (std::strcmp(e.type, type) == 0) return &e;
-  return nullptr;
+const Operator* FindOperator(const char* type) {
+  const std::span<const Operator> all = Operators();
+  const auto found = std::lower_bound(all.begin(), all.end(), type, [](const Operator& o, const char* t) {
+    return std::strcmp(o.type, t) < 0;
+  });
+  return found != all.end() && std::strcmp(found->type, type) == 0 ? &*found : nullptr;
 }
 
-// Tensors made of the client's descriptors and buffers, destroyed with the object.
-class Tensors {
+// A tensor of one call. One in a private format is unpacked into a temporary before the operator runs, and an
+// output packed after it.
+class Tensor {
  public:
-  Tensors() = default;
-  Tensors(const Tensors&) = delete;
-  ~Tensors() {
-    for (const aclTensor* t : tensors_)
-      if (t != nullptr) handles::Destroy(t);
-  }
-  std::span<const aclTensor* const> list() const { return tensors_; }
+  aclTensor* handle() const { return handle_.get(); }
+  bool host() const { return host_; }
 
-  Status Add(const char* type, const char* role, int index, const aclTensorDesc* descriptor,
-             const aclDataBuffer* buffer) {
-    const TensorDescription* d = Find(descriptor);
-    if (d == nullptr) return Error(kInvalidParam, "{}: descriptor of {} {} is not alive", type, role, index);
-    if (d->dtype == static_cast<int32_t>(DType::kUndefined)) {  // an optional tensor that isn't given
-      tensors_.push_back(nullptr);
-      return Status();
-    }
-    const Buffer* b = Find(buffer);
-    if (b == nullptr) return Error(kInvalidParam, "{}: buffer of {} {} is not alive", type, role, index);
-    const DType dtype = static_cast<DType>(d->dtype);
-    uint64_t bytes = static_cast<uint64_t>(SizeOf(dtype));
-    for (int64_t n : d->dims)
-      if (n < 0 || __builtin_mul_overflow(bytes, static_cast<uint64_t>(n), &bytes))
-        return Error(kInvalidParam, "{}: {} {} has shape {}, which is not one of real memory", type, role,
-                     index, ShapeString(d->dims.data(), static_cast<int>(d->dims.size())));
-    if (SizeOf(dtype) == 0 || b->size < bytes || (b->data == nullptr && bytes > 0))
-      return Error(kInvalidParam, "{}: {} {} of type {} needs {} bytes, its buffer has {}", type, role, index,
-                   Name(dtype), bytes, b->data == nullptr ? 0 : b->size);
-    // Private formats are our own business: what is written here is read here, and padded memory holds plain
-    // rows.
-    const aclTensor* t = handles::CreateTensor(d->dims.data(), d->dims.size(), dtype, nullptr, 0, 2,
-                                               d->dims.data(), d->dims.size(), b->data);
-    if (t == nullptr) return Error(kBadAlloc, "{}: {} {} can't be made a tensor", type, role, index);
-    tensors_.push_back(t);
-    return Status();
-  }
+  // `role`: for people, "input 2".
+  Status Make(Session& session, const std::string& role, const aclTensorDesc* descriptor, const aclDataBuffer* buffer,
+              bool read);
+  Status Pack(Session& session) const;
 
  private:
-  std::vector<const aclTensor*> tensors_;
+  static constexpr int kHostMemory = 1;  // and the two kinds for compilation
+
+  Status Unpack(Session& session, bool read);
+  Status LayOutPrivate(const std::string& role, const TensorDescription& d, TensorView* logical);
+
+  struct End {
+    void operator()(aclTensor* t) const { handles::Destroy(t); }
+  };
+  std::unique_ptr<aclTensor, End> handle_;
+  bool host_ = false;
+  void* storage_ = nullptr;
+  TensorView packed_;  // the logical tensor with the dimensions that its format needs
+  BlockedLayout layout_{};
+  bool private_ = false;
 };
 
-}  // namespace
-
-double Arguments::Number(const char* name, double absent) const {
-  const auto found = attributes.values.find(name);
-  if (found == attributes.values.end()) return absent;
-  if (const auto* f = std::get_if<float>(&found->second)) return *f;
-  if (const auto* i = std::get_if<int64_t>(&found->second)) return static_cast<double>(*i);
-  if (const auto* b = std::get_if<bool>(&found->second)) return *b ? 1 : 0;
-  return absent;
+// Formats of images take 4 or 5 dimensions; torch_npu labels smaller tensors with them as [1, C, H, W].
+void GiveDimensions(int32_t format, TensorView* v) {
+  const bool nz = format != kNc1hwc0 && format != kFractalZ && format != kNdc1hwc0 && format != kFractalZ3d;
+  if (nz) {
+    while (v->rank < 2) {
+      v->dims[v->rank] = 1;
+      v->strides[v->rank++] = 1;
+    }
+    return;
+  }
+  const int wanted = format == kNdc1hwc0 || format == kFractalZ3d ? 5 : 4;
+  if (v->rank > 0 && v->rank < wanted) *v = v->Unsqueeze(0);
+  while (v->rank < wanted) {
+    v->dims[v->rank] = 1;
+    v->strides[v->rank++] = 1;
+  }
 }
 
-std::string Arguments::Text(const char* name, const char* absent) const {
-  const auto found = attributes.values.find(name);
-  if (found == attributes.values.end()) return absent;
-  const auto* s = std::get_if<std::string>(&found->second);
-  return s ? *s : absent;
-}
-
-Status RequireTensors(const Call& call, const Arguments& a, size_t inputs, size_t outputs) {
-  for (size_t i = 0; i < inputs; ++i)
-    if (a.Input(i) == nullptr) return call.Invalid("input {} is absent", i);
-  for (size_t i = 0; i < outputs; ++i)
-    if (a.Output(i) == nullptr) return call.Invalid("output {} is absent", i);
+Status Tensor::LayOutPrivate(const std::string& role, const TensorDescription& d, TensorView* logical) {
+  GiveDimensions(d.storage_format, logical);
+  std::string why;
+  const int64_t c0 = d.storage_dims.empty() ? 0 : d.storage_dims.back();
+  if (!LayOut(d.storage_format, logical->dtype, logical->dims, logical->rank, &layout_, &why, c0))
+    return Error(kInvalidParam, "{}: {}", role, why);
+  packed_ = *logical;
   return Status();
 }
 
+Status Tensor::Make(Session& session, const std::string& role, const aclTensorDesc* descriptor,
+                    const aclDataBuffer* buffer, bool read) {
+  const TensorDescription* d = Find(descriptor);
+  if (d == nullptr) return Error(kInvalidParam, "{}: its descriptor is not alive", role);
+  const DType dtype = static_cast<DType>(d->dtype);
+  if (dtype == DType::kUndefined) return Status();  // an optional tensor that isn't given
+  const Buffer* b = Find(buffer);
+  if (b == nullptr) return Error(kInvalidParam, "{}: its buffer is not alive", role);
+  const std::string shape = ShapeString(d->dims.data(), static_cast<int>(d->dims.size()));
+  if (d->dims.size() > kMaxRank) return Error(kInvalidParam, "{} has shape {}, expected at most 8 dimensions", role, shape);
+  int64_t bytes = SizeOf(dtype);
+  for (int64_t n : d->dims)
+    if (n < 0 || __builtin_mul_overflow(bytes, n, &bytes))
+      return Error(kInvalidParam, "{} has shape {}, which is not one of real memory", role, shape);
+  TensorView v = TensorView::Contiguous(nullptr, dtype, d->dims.data(), static_cast<int>(d->dims.size()));
+  const void* data = d->is_constant ? static_cast<const void*>(d->constant.data()) : b->data;
+  const uint64_t size = d->is_constant ? d->constant.size() : b->size;
+  private_ = IsPrivateFormat(d->storage_format) && d->storage_dims != d->dims && bytes > 0;
+  if (private_) {
+    TensorView logical = v;
+    RETURN_IF_ERROR(LayOutPrivate(role, *d, &logical));
+    bytes = layout_.numel() * SizeOf(dtype);
+  }
+  if (SizeOf(dtype) == 0 || size < static_cast<uint64_t>(bytes) || (data == nullptr && bytes > 0))
+    return Error(kInvalidParam, "{} of type {} and shape {} needs {} bytes, its buffer has {}", role, Name(dtype), shape,
+                 bytes, data == nullptr ? 0 : size);
+  host_ = d->is_constant || d->placement >= kHostMemory;
+  v.data = const_cast<void*>(data);
+  storage_ = v.data;
+  if (host_ || private_) v.data = session.Allocate(v.nbytes());
+  // The client may free host memory as soon as the call returns.
+  if (host_ && bytes > 0) std::memcpy(v.data, data, static_cast<size_t>(bytes));
+  handle_.reset(handles::CreateTensor(v.dims, static_cast<uint64_t>(v.rank), dtype, nullptr, 0, 2, v.dims,
+                                      static_cast<uint64_t>(v.rank), v.data));
+  if (handle_ == nullptr) return Error(kBadAlloc, "{} can't be made a tensor", role);
+  packed_.data = v.data;
+  return private_ ? Unpack(session, read) : Status();
+}
+
+Status Tensor::Unpack(Session& session, bool read) {
+  if (!read) return Status();
+  return session.Step([this](Call& call) {
+    TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
+    return call.Launch({In(handle(), storage), Out(handle(), packed_)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+                       [layout = layout_](const Run& t) -> Status {
+                         LoadBlocked(layout, t[0].data, t[1]);
+                         return Status();
+                       });
+  });
+}
+
+Status Tensor::Pack(Session& session) const {
+  if (!private_) return Status();
+  return session.Step([this](Call& call) {
+    TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
+    return call.Launch({In(handle(), packed_), Out(handle(), storage)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+                       [layout = layout_](const Run& t) -> Status {
+                         StoreBlocked(layout, t[0], t[1].data);
+                         return Status();
+                       });
+  });
+}
+
+Status MakeAll(Session& session, const char* role, int count, const aclTensorDesc* const descriptors[],
+               const aclDataBuffer* const buffers[], bool read, std::vector<Tensor>* made) {
+  made->resize(static_cast<size_t>(count));
+  for (int i = 0; i < count; ++i)
+    RETURN_IF_ERROR((*made)[static_cast<size_t>(i)].Make(session, fmt::format("{}: {} {}", session.type(), role, i),
+                                                         descriptors[i], buffers[i], read));
+  return Status();
+}
+
+Status Run(const Operator& op, const Request& r) {
+  static const Attributes none;
+  if (r.inputs < 0 || r.outputs < 0 || (r.inputs > 0 && (r.input_descriptors == nullptr || r.input_buffers == nullptr)) ||
+      (r.outputs > 0 && (r.output_descriptors == nullptr || r.output_buffers == nullptr)))
+    return Error(kInvalidParam, "{}: {} inputs and {} outputs need arrays of descriptors and buffers", op.type, r.inputs,
+                 r.outputs);
+  const Attributes* given = r.attributes == nullptr ? &none : Find(r.attributes);
+  if (given == nullptr) return Error(kInvalidParam, "{}: attr is not alive", op.type);
+  Session session(op.type, r.stream);
+  std::vector<Tensor> in, out;
+  RETURN_IF_ERROR(MakeAll(session, "input", r.inputs, r.input_descriptors, r.input_buffers, true, &in));
+  RETURN_IF_ERROR(MakeAll(session, "output", r.outputs, r.output_descriptors, r.output_buffers, false, &out));
+  std::vector<Arguments::Input> inputs;
+  std::vector<aclTensor*> outputs;
+  for (const Tensor& t : in) inputs.push_back({t.handle(), t.host()});
+  for (const Tensor& t : out) outputs.push_back(t.handle());
+  RETURN_IF_ERROR(session.Step([&](Call& call) {
+    Arguments arguments(call, session, inputs, outputs, *given);
+    return op.run(call, arguments);
+  }));
+  for (const Tensor& t : out) RETURN_IF_ERROR(t.Pack(session));
+  if (!r.update_shapes) return Status();
+  RETURN_IF_ERROR(session.Wait());
+  for (int i = 0; i < r.outputs; ++i)
+    if (outputs[static_cast<size_t>(i)] != nullptr) {
+      const TensorView& v = outputs[static_cast<size_t>(i)]->view;
+      Find(r.output_descriptors[i])->dims.assign(v.dims, v.dims + v.rank);
+    }
+  return Status();
+}
+
+}  // namespace
+
 bool Implemented(const char* type) { return type != nullptr && FindOperator(type) != nullptr; }
 
-int32_t Execute(const char* type, int inputs, const aclTensorDesc* const input_descriptors[],
-                const aclDataBuffer* const input_buffers[], int outputs,
-                const aclTensorDesc* const output_descriptors[], aclDataBuffer* const output_buffers[],
-                const aclopAttr* attributes, void* stream) {
-  static const Attributes none;
-  const Entry* entry = FindOperator(type);
-  if (entry == nullptr)
-    return RecordError(Error(kInvalidParam, "{}: operator type is not implemented", type));
-  if (inputs < 0 || outputs < 0 ||
-      (inputs > 0 && (input_descriptors == nullptr || input_buffers == nullptr)) ||
-      (outputs > 0 && (output_descriptors == nullptr || output_buffers == nullptr)))
-    return RecordError(Error(kInvalidParam,
-                             "{}: {} inputs and {} outputs need arrays of descriptors and buffers", type,
-                             inputs, outputs));
-  const Attributes* given = attributes == nullptr ? &none : Find(attributes);
-  if (given == nullptr) return RecordError(Error(kInvalidParam, "{}: attr is not alive", type));
-  uint64_t workspace = 0;
-  aclOpExecutor* executor = nullptr;
-  // The handles end with the first phase: the Plan holds all that the kernel needs.
-  const int32_t code = PhaseOne(entry->type, &workspace, &executor, [&](Call& call) -> Status {
-    Tensors in, out;
-    for (int i = 0; i < inputs; ++i)
-      RETURN_IF_ERROR(in.Add(entry->type, "input", i, input_descriptors[i], input_buffers[i]));
-    for (int i = 0; i < outputs; ++i)
-      RETURN_IF_ERROR(out.Add(entry->type, "output", i, output_descriptors[i], output_buffers[i]));
-    return entry->run(call, {in.list(), out.list(), *given});
-  });
-  return code != 0 ? code : PhaseTwo(entry->type, nullptr, 0, executor, stream);
+int32_t Execute(const char* type, const Request& request) {
+  const Operator* op = FindOperator(type);
+  if (op == nullptr) return RecordError(Error(kInvalidParam, "{}: operator type is not implemented", type));
+  try {
+    const Status status = Run(*op, request);
+    return status.ok() ? 0 : RecordError(status);
+  } catch (const std::bad_alloc&) {
+    return RecordError(Error(kBadAlloc, "{}: out of memory", op->type));
+  } catch (const std::exception& x) {
+    return RecordError(Error(kInternalError, "{}: {}", op->type, x.what()));
+  }
 }
 
 }  // namespace anycann::aclop

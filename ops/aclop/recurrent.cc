@@ -7,7 +7,7 @@
 #include <algorithm>
 #include <optional>
 
-#include "ops/aclop/operators.h"
+#include "aclop_operators.h"
 
 namespace anycann::aclop {
 namespace {
@@ -35,7 +35,7 @@ class OperandList {
   std::vector<Arg> args_;
 };
 
-Status CheckAttributes(Call& call, const Arguments& a) {
+Status CheckAttributes(Call& call, Arguments& a) {
   const std::string order = a.Text("gate_order", "ijfo"), direction = a.Text("direction", "UNIDIRECTIONAL");
   if (order != "ifjo" && order != "ifco")
     return call.Invalid("gate_order is \"{}\", expected \"ifjo\"", order);
@@ -195,26 +195,26 @@ const aclTensor* MaskOf(const aclTensor* t, const RecurrentShape& s) {
 }
 
 // Outputs: y, output_h, output_c, i, j, f, o, tanhc. `wh` is nullptr where the weights are joined.
-Status LaunchForward(Call& call, const Arguments& a, const aclTensor* wh, size_t bias) {
+Status LaunchForward(Call& call, Arguments& a, const aclTensor* wh, size_t bias) {
   RETURN_IF_ERROR(CheckAttributes(call, a));
   RecurrentShape s;
-  RETURN_IF_ERROR(ShapeOf(call, a.Input(0), a.Output(0), &s));
-  const aclTensor *h0 = a.Input(bias + 2), *c0 = a.Input(bias + 3);
+  RETURN_IF_ERROR(ShapeOf(call, a.In(0), a.Out(0), &s));
+  const aclTensor *h0 = a.In(bias + 2), *c0 = a.In(bias + 3);
   RETURN_IF_ERROR(CheckOperands(call, s, {h0, c0},
-                                {a.Output(0), a.Output(1), a.Output(2), a.Output(3), a.Output(4), a.Output(5),
-                                 a.Output(6), a.Output(7)},
-                                a.Input(1), wh, a.Input(bias)));
+                                {a.Out(0), a.Out(1), a.Out(2), a.Out(3), a.Out(4), a.Out(5),
+                                 a.Out(6), a.Out(7)},
+                                a.In(1), wh, a.In(bias)));
   if (s.elements() == 0) return call.Nothing();
   OperandList o;
   Places at{};
-  at.x = o.In(a.Input(0)), at.w = o.In(a.Input(1)), at.wh = o.In(wh), at.b = o.In(a.Input(bias));
-  at.mask = o.In(MaskOf(a.Input(bias + 1), s)), at.h0 = o.In(h0), at.c0 = o.In(c0);
+  at.x = o.In(a.In(0)), at.w = o.In(a.In(1)), at.wh = o.In(wh), at.b = o.In(a.In(bias));
+  at.mask = o.In(MaskOf(a.In(bias + 1), s)), at.h0 = o.In(h0), at.c0 = o.In(c0);
   const size_t outputs[LstmCell::kSaved] = {3, 4, 5, 6,
                                             1, 2, 7};  // in the cell's order: i, g, f, o, h, c, tanh(c)
-  for (int k = 0; k < LstmCell::kSaved; ++k) at.saved[k] = o.Out(a.Output(outputs[k]));
-  at.y = o.Out(a.Output(0));
+  for (int k = 0; k < LstmCell::kSaved; ++k) at.saved[k] = o.Out(a.Out(outputs[k]));
+  at.y = o.Out(a.Out(0));
   const bool reverse = a.Text("direction", "") == "REDIRECTIONAL",
-             wide = a.Input(0)->view.dtype == DType::kDouble;
+             wide = a.In(0)->view.dtype == DType::kDouble;
   return call.Launch(o.list(), CostOf(s, 1), [s, at, reverse, wide](const Run& t) -> Status {
     return wide ? Forward<double>(s, reverse, at, t) : Forward<float>(s, reverse, at, t);
   });
@@ -222,33 +222,33 @@ Status LaunchForward(Call& call, const Arguments& a, const aclTensor* wh, size_t
 
 // `first`: the position of y among the inputs; before it are x and the weights. Outputs: dw (and dw_h), db,
 // dx, dh, dc.
-Status LaunchBackward(Call& call, const Arguments& a, const aclTensor* wh, const aclTensor* b, size_t first) {
+Status LaunchBackward(Call& call, Arguments& a, const aclTensor* wh, const aclTensor* b, size_t first) {
   RETURN_IF_ERROR(CheckAttributes(call, a));
   RecurrentShape s;
-  RETURN_IF_ERROR(ShapeOf(call, a.Input(0), a.Input(first), &s));
-  const aclTensor *h0 = a.Input(first + 1), *c0 = a.Input(first + 2), *dy = a.Input(first + 5),
-                  *dh = a.Input(first + 6), *dc = a.Input(first + 7);
+  RETURN_IF_ERROR(ShapeOf(call, a.In(0), a.In(first), &s));
+  const aclTensor *h0 = a.In(first + 1), *c0 = a.In(first + 2), *dy = a.In(first + 5),
+                  *dh = a.In(first + 6), *dc = a.In(first + 7);
   const size_t next = wh ? 2 : 1;
-  const aclTensor *dw = a.Output(0), *dwh = wh ? a.Output(1) : nullptr, *db = a.Output(next),
-                  *dx = a.Output(next + 1), *dh0 = a.Output(next + 2), *dc0 = a.Output(next + 3);
+  const aclTensor *dw = a.Out(0), *dwh = wh ? a.Out(1) : nullptr, *db = a.Out(next),
+                  *dx = a.Out(next + 1), *dh0 = a.Out(next + 2), *dc0 = a.Out(next + 3);
   const size_t inputs[LstmCell::kSaved] = {first + 8, first + 9, first + 10, first + 11,
                                            first + 3, first + 4, first + 12};
-  RETURN_IF_ERROR(CheckOperands(call, s, {h0, c0, dh, dc, dh0, dc0}, {dy}, a.Input(1), wh, b));
+  RETURN_IF_ERROR(CheckOperands(call, s, {h0, c0, dh, dc, dh0, dc0}, {dy}, a.In(1), wh, b));
   RETURN_IF_ERROR(CheckOperands(call, s, {}, {}, dw, dwh, db));
   for (size_t i : inputs)
-    RETURN_IF_ERROR(RequireCount(call, a.Input(i), "a tensor of all steps", s.elements()));
-  RETURN_IF_ERROR(RequireCount(call, dx, "dx", a.Input(0)->view.numel()));
+    RETURN_IF_ERROR(RequireCount(call, a.In(i), "a tensor of all steps", s.elements()));
+  RETURN_IF_ERROR(RequireCount(call, dx, "dx", a.In(0)->view.numel()));
   if (s.elements() == 0) return call.Nothing();
   OperandList o;
   Places at{};
-  at.x = o.In(a.Input(0)), at.w = o.In(a.Input(1)), at.wh = o.In(wh), at.b = -1;
-  at.mask = o.In(MaskOf(a.Input(first + 13), s)), at.h0 = o.In(h0), at.c0 = o.In(c0);
-  for (int k = 0; k < LstmCell::kSaved; ++k) at.saved[k] = o.In(a.Input(inputs[k]));
+  at.x = o.In(a.In(0)), at.w = o.In(a.In(1)), at.wh = o.In(wh), at.b = -1;
+  at.mask = o.In(MaskOf(a.In(first + 13), s)), at.h0 = o.In(h0), at.c0 = o.In(c0);
+  for (int k = 0; k < LstmCell::kSaved; ++k) at.saved[k] = o.In(a.In(inputs[k]));
   at.dy = o.In(dy), at.dh = o.In(dh), at.dc = o.In(dc);
   at.dw = o.Out(dw), at.dwh = o.Out(dwh), at.db = o.Out(db), at.dx = o.Out(dx), at.dh0 = o.Out(dh0),
   at.dc0 = o.Out(dc0);
   const bool reverse = a.Text("direction", "") == "REDIRECTIONAL",
-             wide = a.Input(0)->view.dtype == DType::kDouble;
+             wide = a.In(0)->view.dtype == DType::kDouble;
   return call.Launch(o.list(), CostOf(s, 2), [s, at, reverse, wide](const Run& t) -> Status {
     return wide ? Backward<double>(s, reverse, at, t) : Backward<float>(s, reverse, at, t);
   });
@@ -256,21 +256,21 @@ Status LaunchBackward(Call& call, const Arguments& a, const aclTensor* wh, const
 
 }  // namespace
 
-Status DynamicRnn(Call& call, const Arguments& a) {
-  RETURN_IF_ERROR(RequireTensors(call, a, 3, 8));
+Status DynamicRnn(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 8));
   return LaunchForward(call, a, nullptr, 2);
 }
-Status DynamicRnnV2(Call& call, const Arguments& a) {
-  RETURN_IF_ERROR(RequireTensors(call, a, 3, 8));
-  return LaunchForward(call, a, a.Input(2), 3);
+Status DynamicRnnV2(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 8));
+  return LaunchForward(call, a, a.In(2), 3);
 }
-Status DynamicRnnGrad(Call& call, const Arguments& a) {
-  RETURN_IF_ERROR(RequireTensors(call, a, 16, 5));
-  return LaunchBackward(call, a, nullptr, a.Input(2), 3);
+Status DynamicRnnGrad(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(16, 5));
+  return LaunchBackward(call, a, nullptr, a.In(2), 3);
 }
-Status DynamicRnnV2Grad(Call& call, const Arguments& a) {
-  RETURN_IF_ERROR(RequireTensors(call, a, 16, 6));
-  return LaunchBackward(call, a, a.Input(2), nullptr, 3);
+Status DynamicRnnV2Grad(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(16, 6));
+  return LaunchBackward(call, a, a.In(2), nullptr, 3);
 }
 
 }  // namespace anycann::aclop

@@ -127,8 +127,9 @@ bool BlockedLayout::padded(const int64_t* logical, int logical_rank) const {
   return n != numel();
 }
 
-bool LayOut(int32_t format, DType dtype, const int64_t* dims, int rank, BlockedLayout* l, std::string* why) {
-  l->c0 = BlockSize(format, dtype);
+bool LayOut(int32_t format, DType dtype, const int64_t* dims, int rank, BlockedLayout* l, std::string* why,
+            int64_t c0) {
+  l->c0 = c0 > 0 ? c0 : BlockSize(format, dtype);
   const bool nz = format == kFractalNz || (format >= kFractalNzC0_16 && format <= kFractalNzC0_8);
   const int wanted = format == kNdc1hwc0 || format == kFractalZ3d ? 5 : 4;
   if (!IsPrivateFormat(format))

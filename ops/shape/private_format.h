@@ -37,10 +37,10 @@ struct BlockedLayout {
   bool padded(const int64_t* logical, int logical_rank) const;
 };
 
-// The layout of a tensor of shape `dims` in `format`. False, with a sentence, when the format has none for
-// it.
+// The layout of a tensor of shape `dims` in `format`, in blocks of `c0` elements (0: what format and type
+// say). False, with a sentence, when the format has none for it.
 ANYCANN_API bool LayOut(int32_t format, DType dtype, const int64_t* dims, int rank, BlockedLayout* layout,
-                        std::string* why);
+                        std::string* why, int64_t c0 = 0);
 
 // Copies between the logical tensor and its storage; the types are equal.
 void StoreBlocked(const BlockedLayout& layout, const TensorView& logical, void* storage);

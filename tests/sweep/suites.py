@@ -215,6 +215,8 @@ def _optimizer_trials(index, dtype, count):
 SUITES = {
     "forward": (lambda dtype: _operators(dtype, False), lambda *a: _operator_trials(*a, backward=False)),
     "backward": (lambda dtype: _operators(dtype, True), lambda *a: _operator_trials(*a, backward=True)),
+    "legacy": (lambda dtype: _operators(dtype, False), lambda *a: _operator_trials(*a, backward=False)),
+    "legacy_backward": (lambda dtype: _operators(dtype, True), lambda *a: _operator_trials(*a, backward=True)),
     "errors": (_wrong_calls, _wrong_call_trials),
     "modules": (_modules, _module_trials),
     "optimizers": (_optimizers, _optimizer_trials),

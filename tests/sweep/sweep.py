@@ -4,8 +4,8 @@
     build/toolkit/bin/anycann run .venv/bin/python tests/sweep/sweep.py [--suite forward] [--dtype float32] [--jobs 2] [--only REGEX]
     ... tests/sweep/sweep.py --all     every suite and type
 
-Suites: forward and backward (operators), errors (calls that the CPU refuses), modules, optimizers. Each entry is native
-(everything ran on the device), fallback (torch_npu ran some of it on the CPU), wrong, or error. Entries whose CPU results
+Suites: forward and backward (operators), legacy (the same through the operators of the legacy interface, which torch_npu
+takes with jit compile), errors (calls that the CPU refuses), modules, optimizers. Each entry is native (everything ran on the device), fallback (torch_npu ran some of it on the CPU), wrong, or error. Entries whose CPU results
 depend on the seed are random: only shapes and types are compared, and they don't count in the population. What torch_npu
 itself decides otherwise than PyTorch's CPU device, before anything reaches AnyCANN, stands in expected_failures.tsv with its
 reason and counts as "torch_npu". Exits with 1 for any other wrong result or error, and for a stale expectation.
@@ -38,7 +38,7 @@ print("ENTRIES" + json.dumps(list(SUITES[sys.argv[1]][0](getattr(torch, sys.argv
 """
 # Everything that has to be right. Backward: at float32; optimisers and wrong calls: of float32 tensors mostly.
 ALL = [("forward", d) for d in ("float32", "float16", "bfloat16", "float64", "int64", "int32", "int16", "int8", "uint8", "bool",
-                                "complex64")] + [(s, "float32") for s in ("backward", "errors", "modules", "optimizers")]
+                                "complex64")] + [(s, "float32") for s in ("backward", "legacy", "legacy_backward", "errors", "modules", "optimizers")]
 
 
 class Worker:
