@@ -1,21 +1,18 @@
 #include "ops/overlap.h"
 
-#include <algorithm>
-
 namespace anycann {
 namespace {
 
 // True when the elements fill their memory without gaps, in any order of dimensions.
 bool WithoutGaps(const TensorView& v) {
-  int order[kMaxRank];
-  for (int i = 0; i < v.rank; ++i) order[i] = i;
-  std::sort(order, order + v.rank, [&v](int a, int b) { return v.strides[a] < v.strides[b]; });
+  bool seen[kMaxRank] = {};
   int64_t expected = 1;
-  for (int i = 0; i < v.rank; ++i) {
-    const int d = order[i];
-    if (v.dims[d] == 1) continue;
-    if (v.strides[d] != expected) return false;
-    expected *= v.dims[d];
+  for (int n = 0; n < v.rank; ++n) {
+    int next = 0;  // the dimension that goes on where the ones before end; of size 1 any does
+    while (next < v.rank && (seen[next] || (v.dims[next] != 1 && v.strides[next] != expected))) ++next;
+    if (next == v.rank) return false;
+    seen[next] = true;
+    expected *= v.dims[next];
   }
   return true;
 }

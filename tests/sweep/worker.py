@@ -131,7 +131,7 @@ def sweep_entry(trials, first):
             continue
         failure = run_trial(trial, names, answer)
         if failure:
-            answer.update(status=failure[0], detail=failure[1], sample=trial.shown)
+            answer.update(status=failure[0], detail=failure[1], sample=trial.shown, usable=queue_works())
             break
         if trial.must_raise and not queue_works():
             answer["next"] = number + 1
