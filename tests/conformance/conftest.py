@@ -31,7 +31,8 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # the oracle's threads would only fight
 
 
 def pytest_addoption(parser):
-    parser.addoption("--ulp", metavar="FILE", help="where to write each operator's worst errors (JSON) instead of build/test/ulp.json; no bounds are checked then")
+    parser.addoption("--ulp", metavar="FILE",
+                     help="write the operators' worst errors to this file (JSON), not build/test/ulp.json, and check no bounds")
 
 
 @pytest.fixture(autouse=True)
