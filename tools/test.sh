@@ -39,6 +39,9 @@ unit() {
 # Random arguments for every operator under AddressSanitizer and UBSan, about two minutes of them; make fuzz goes on longer.
 fuzz() { cmake --preset asan > /dev/null && cmake --build build/asan -j "$jobs" --target fuzz && build/asan/tests/fuzz --cases 2500000; }
 
+# Allocations that fail, one after another.
+allocation() { cmake --build build/release -j "$jobs" --target unit_tests && ctest --test-dir build/release --output-on-failure -R faults_; }
+
 symbols() { "$python" abi/generate.py symbols build/toolkit/lib64 --check; }
 
 pytests() { "$anycann" run "$python" -m pytest -q --maxfail=20 -n "$jobs" "$@"; }
@@ -55,7 +58,7 @@ stage conformance pytests tests/conformance
 stage torch pytests tests/torch_npu
 stage models pytests tests/models
 stage faults pytests tests/faults
-stage allocation ctest --test-dir build/release --output-on-failure -R faults_
+stage allocation allocation
 stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
 stage asan unit asan

@@ -165,6 +165,20 @@ bool Repairs::Learn(const std::string& sentence) {
     name = "";
     if (Has(rest, " has type ")) rest.remove_prefix(rest.find(" has type "));
   }
+  if (name == "type") of[""].type = ACL_FLOAT;
+  // "query [..] has 4 heads, headNum is 2": headNum is to be 4.
+  const size_t has = rest.find("] has "), other = rest.rfind(", ");
+  if (Starts(rest, " [") && has != std::string_view::npos && other != std::string_view::npos && other > has) {
+    const std::vector<int64_t> count = Integers(rest.substr(has + 2, other - has - 2));
+    const std::string_view tail = rest.substr(other + 2);
+    const size_t is = tail.find(" is ");
+    if (count.size() == 1 && is != std::string_view::npos) {
+      Repair& r = of[std::string(tail.substr(0, is))];
+      if (r.least == count[0] && r.most == count[0]) return false;
+      r.least = r.most = count[0];
+      return true;
+    }
+  }
   std::string key(name);
   // An array's value: the array's. A list's tensor: its own.
   if (!name.empty() && name.back() == ']' && Starts(rest, " is ") && !Has(rest, "null"))
@@ -179,6 +193,8 @@ bool Repairs::Learn(const std::string& sentence) {
     LearnType(rest, expected, &r);
   } else if (Starts(rest, " has ")) {
     LearnShape(rest, expected, &r);
+  } else if (Starts(rest, " is ") && (Starts(expected, "[") || Has(expected, "the shape of"))) {
+    r.shape = ShapeIn(expected.substr(std::min(expected.find('['), expected.size())));  // an array's values
   } else if (Starts(rest, " is ") && !expected.empty()) {
     r.words = Words(expected);
     SetRange(expected, &r.least, &r.most);
@@ -186,7 +202,8 @@ bool Repairs::Learn(const std::string& sentence) {
   if (r == before) {
     // Nothing that is understood: every tensor alike, with elements, is right more often than not.
     Repair& all = of[""];
-    if (!Has(sentence, "has ") && !Has(sentence, "match")) return false;
+    if (!Has(sentence, "has ") && !Has(sentence, "match") && !Has(sentence, "have ") && name != "type")
+      return false;
     return !std::exchange(all.present, true).has_value();
   }
   of[key] = r;
@@ -472,6 +489,7 @@ aclIntArray* Source::Make<aclIntArray*>(const char* name, bool) {
   std::vector<int64_t> v(Count(Once(3) ? base_.size() : Below(5)));
   for (int64_t& x : v) x = Integer();
   if (Once(6) && *repair_ == Repair()) v = base_;
+  if (repair_->shape) v = *repair_->shape;
   Say(name, Text(v));
   aclIntArray* a = aclCreateIntArray(v.data(), v.size());
   if (a != nullptr) int_arrays_.push_back(a);
