@@ -27,7 +27,7 @@ Status AxpyWithSoftmaxAndDropOutDoMask(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::Add(c, a.In(0), a.In(1), alpha, sum); }));
   RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::Softmax(c, sum, axis, a.Out(0)); }));
-  return Pointwise<2, 1>(call, {a.Out(0), a.In(2)}, {a.Out(1)}, [keep](const double(&x)[2], double(&y)[1]) {
+  return Pointwise<2, 1>(call, {a.Out(0), a.Shaped(a.In(2), a.In(0))}, {a.Out(1)}, [keep](const double(&x)[2], double(&y)[1]) {
     y[0] = x[1] != 0 && keep > 0 ? x[0] / keep : 0;
   });
 }
@@ -42,7 +42,7 @@ Status DropoutWithMulsAndSoftmaxGrad(Call& call, Arguments& a) {
   const aclTensor* softmax = a.As(a.In(2), DType::kFloat);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) {
-    return Pointwise<2, 1>(c, {a.In(0), a.In(1)}, {kept}, [keep](const double(&x)[2], double(&y)[1]) {
+    return Pointwise<2, 1>(c, {a.In(0), a.Shaped(a.In(1), a.In(0))}, {kept}, [keep](const double(&x)[2], double(&y)[1]) {
       y[0] = x[1] != 0 && keep > 0 ? x[0] / keep : 0;
     });
   }));
