@@ -48,16 +48,16 @@ Status IndexPutV2(Call& call, Arguments& a) {
   return aclnn::IndexPutImpl(call, target, indices, a.In(1), accumulate, false);
 }
 
-// Only what torch_npu's put_ needs: rows of one index into a flat tensor.
+// Only what torch_npu's put_ needs: single elements of a flat tensor, also counted from its end.
 Status ScatterNdAdd(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   const TensorView& indices = a.In(1)->view;
   if (a.In(0)->view.rank != 1 || indices.rank == 0 || indices.dims[indices.rank - 1] != 1)
     return call.Invalid("var has shape {} and indices {}, expected one dimension and indices [..,1]",
                         ShapeString(a.In(0)->view), ShapeString(indices));
-  aclTensor *index = a.Flat(a.In(1)), *updates = a.Flat(a.In(2));
+  aclTensor *var = a.Updated(a.Out(0), a.In(0)), *index = a.Flat(a.In(1)), *updates = a.Flat(a.In(2));
   RETURN_IF_ERROR(a.status());
-  return aclnn::ScatterAdd(call, a.In(0), 0, index, updates, a.Out(0));
+  return aclnn::InplacePut(call, var, index, updates, true);
 }
 
 Status NonZero(Call& call, Arguments& a) {
@@ -108,18 +108,41 @@ Status EmbeddingBag(Call& call, Arguments& a) {
                              a.Out(1), a.Out(2), a.Out(3));
 }
 
-// A scalar is a vector of one element.
+namespace {
+
+// A scalar is a vector of one element. torch_npu's results have the elements, not always the shape.
+Status GatherAlong(Call& call, Arguments& a, int64_t axis, int64_t batch) {
+  const aclTensor *x = a.In(0)->view.rank == 0 ? a.Flat(a.In(0)) : a.In(0), *indices = a.In(1);
+  int dim = 0;
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(call.WrapDim(axis, x->view.rank, "axis", &dim));
+  aclTensor* y = a.Out(0);
+  if (batch == 0) {
+    std::vector<int64_t> dims(x->view.dims, x->view.dims + dim);
+    dims.insert(dims.end(), indices->view.dims, indices->view.dims + indices->view.rank);
+    dims.insert(dims.end(), x->view.dims + dim + 1, x->view.dims + x->view.rank);
+    if (dims.size() > kMaxRank) return call.Invalid("the result would have {} dimensions, expected at most {}", dims.size(), kMaxRank);
+    const TensorView full = TensorView::Contiguous(y->view.data, y->view.dtype, dims.data(), static_cast<int>(dims.size()));
+    if (full.numel() == y->view.numel()) y = a.View(full);
+  }
+  RETURN_IF_ERROR(a.status());
+  return aclnn::GatherV3(call, x, dim, indices, batch, 0, y);
+}
+
+}  // namespace
+
 Status GatherV2(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   const int64_t axis = a.Integer(a.Constant(2)), batch = a.Integer(a.Attr("batch_dims", int64_t{0}));
-  const aclTensor *x = a.In(0), *indices = a.In(1);
-  aclTensor* y = a.Out(0);
-  if (x->view.rank == 0) {
-    x = a.Flat(x);
-    if (indices->view.numel() == y->view.numel()) y = a.Shaped(y, indices);
-  }
   RETURN_IF_ERROR(a.status());
-  return aclnn::GatherV3(call, x, axis, indices, batch, 0, y);
+  return GatherAlong(call, a, axis, batch);
+}
+
+Status GatherV2D(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 1));
+  const int64_t axis = a.Integer(a.Attr("axis"));
+  RETURN_IF_ERROR(a.status());
+  return GatherAlong(call, a, axis, 0);
 }
 
 // value[i] along the axis from start[i] to end[i].

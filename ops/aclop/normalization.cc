@@ -52,6 +52,21 @@ aclTensor* Along(Arguments& a, const aclTensor* t, const aclIntArray* normalized
 
 // y, mean and 1 / sqrt(variance + epsilon).
 Status LayerNormTo(Call& call, Arguments& a, aclTensor* mean, aclTensor* rstd) {
+  const double first = a.Number("begin_norm_axis", 0);
+  if (first == a.In(0)->view.rank && a.In(0)->view.rank < kMaxRank) {  // rows of single elements
+    const aclIntArray* one = a.Integers(int64_t{1});
+    const int rank = a.In(0)->view.rank;
+    aclTensor *x = a.View(a.In(0)->view.Unsqueeze(rank)), *y = a.View(a.Out(0)->view.Unsqueeze(rank)),
+              *m = a.View(TensorView::Contiguous(mean->view.data, mean->view.dtype, x->view.dims, x->view.rank)),
+              *r = a.View(TensorView::Contiguous(rstd->view.data, rstd->view.dtype, x->view.dims, x->view.rank));
+    const aclTensor *gamma = a.Flat(a.In(1)), *beta = a.Flat(a.In(2));
+    RETURN_IF_ERROR(a.status());
+    if (mean->view.numel() != x->view.numel() || rstd->view.numel() != x->view.numel() || gamma->view.numel() != 1 ||
+        beta->view.numel() != 1)
+      return call.Invalid("begin_norm_axis is {} for x {} and gamma {}", first, ShapeString(a.In(0)->view),
+                          ShapeString(a.In(1)->view));
+    return aclnn::LayerNorm(call, x, one, gamma, beta, a.Number("epsilon", 1e-5), y, m, r);
+  }
   aclIntArray* dims = nullptr;
   RETURN_IF_ERROR(Normalized(a, a.In(0), &dims));
   const double epsilon = a.Number("epsilon", 1e-5);

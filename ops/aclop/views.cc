@@ -43,6 +43,12 @@ Status StridedView(Arguments& a, const aclTensor* t, const Value& sizes, const V
 }
 
 Status CopyOf(Call& call, Arguments& a, const TensorView& target, const TensorView& source) {
+  TensorView broadcast;
+  if (!target.SameShape(source) && BroadcastTo(source, target.dims, target.rank, &broadcast)) {
+    aclTensor *in = a.View(broadcast), *out = a.View(target);
+    RETURN_IF_ERROR(a.status());
+    return aclnn::InplaceCopy(call, out, in);
+  }
   if (target.numel() != source.numel() || (!target.SameShape(source) && !target.contiguous()))
     return call.Invalid("y has shape {}, expected {}", ShapeString(target), ShapeString(source));
   const TensorView to =
@@ -127,6 +133,19 @@ Status PadBy(Call& call, Arguments& a, const Paddings& p, const std::string& mod
 }
 
 }  // namespace
+
+// The columns come as [N, C, kH * kW, L] too.
+Status Col2im(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 1));
+  const aclTensor* x = a.In(0);
+  const TensorView& v = x->view;
+  if (v.rank == 4) x = a.Reshape(x, {v.dims[0], v.dims[1] * v.dims[2], v.dims[3]});
+  const aclIntArray *size = a.Integers(a.Constant(1)), *kernel = a.Integers(a.Attr("kernel_size")),
+                    *dilation = a.Integers(a.Attr("dilation")), *padding = a.Integers(a.Attr("padding")),
+                    *stride = a.Integers(a.Attr("stride"));
+  RETURN_IF_ERROR(a.status());
+  return aclnn::Im2colBackward(call, x, size, kernel, dilation, padding, stride, a.Out(0));
+}
 
 // torch_npu leaves empty tensors out: there may be none.
 Status ConcatD(Call& call, Arguments& a) {
