@@ -92,7 +92,9 @@ Status RepeatInterleave(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   if (axis == kAllDims) return aclnn::RepeatInterleave(call, a.In(0), repeats, a.Out(0)->view.numel(), a.Out(0));
   int dim = 0;
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   RETURN_IF_ERROR(call.WrapDim(axis, a.In(0)->view.rank, "axis", &dim));
+  RETURN_IF_ERROR(call.RequireRank(a.Out(0), "y", a.In(0)->view.rank, a.In(0)->view.rank));
   return aclnn::RepeatInterleaveWithDim(call, a.In(0), repeats, axis, a.Out(0)->view.dims[dim], a.Out(0));
 }
 
@@ -148,6 +150,7 @@ Status GatherV2D(Call& call, Arguments& a) {
 // value[i] along the axis from start[i] to end[i].
 Status MaskedFillRange(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(4, 1));
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   int axis = 0;
   RETURN_IF_ERROR(call.WrapDim(a.Integer(a.Attr("axis", int64_t{-1})), a.In(0)->view.rank, "axis", &axis));
   const Value start = a.Constant(1), end = a.Constant(2), value = a.Constant(3);

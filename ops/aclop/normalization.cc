@@ -314,6 +314,7 @@ Status ReduceStdWithMean(Call& call, Arguments& a) {
 // The factors that bring each row along `dim` to a norm of at most maxnorm: not the scaled tensor.
 Status Renorm(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 1));
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   int dim = 0;
   RETURN_IF_ERROR(call.WrapDim(a.Integer(a.Attr("dim")), a.In(0)->view.rank, "dim", &dim));
   const aclScalar* p = a.Scalar(a.Attr("p"));
