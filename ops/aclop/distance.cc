@@ -23,7 +23,8 @@ Status CheckPoints(Call& call, Arguments& a, const aclTensor* x1, std::initializ
 Status Cdist(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));
   RETURN_IF_ERROR(CheckPoints(call, a, a.In(0), {1}));
-  if (a.In(0)->view.empty()) return aclnn::InplaceZero(call, a.Out(0));  // no points, or points without coordinates
+  if (a.In(0)->view.empty())
+    return aclnn::InplaceZero(call, a.Out(0));  // no points, or points without coordinates
   // Every point of x1 is a batch of its own: [..., P, 1, M] against [..., P, R, M].
   const TensorView &x1 = a.In(0)->view, &out = a.Out(0)->view;
   aclTensor *point = a.View(x1.Narrow(x1.rank - 2, 0, 1)), *result = a.View(out.Unsqueeze(out.rank - 1));
@@ -63,7 +64,8 @@ Status CdistGrad(Call& call, Arguments& a) {
   const aclIntArray* dims = a.Integers(Value(axes));
   RETURN_IF_ERROR(a.status());
   if (sum->view.numel() != out.numel())
-    return call.Invalid("y has shape {}, expected one that broadcasts to {}", ShapeString(out), ShapeString(full));
+    return call.Invalid("y has shape {}, expected one that broadcasts to {}", ShapeString(out),
+                        ShapeString(full));
   return aclnn::ReduceSum(call, y, dims, true, static_cast<aclDataType>(out.dtype), sum);
 }
 
