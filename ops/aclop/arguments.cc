@@ -52,8 +52,8 @@ Status Session::Wait() {
   Stream* stream = nullptr;
   RETURN_IF_ERROR(Stream::Find(type_, stream_, &stream));
   if (stream->capture() != nullptr)
-    return Error(kFeatureUnsupported, "{}: the stream is captured, but the operator needs the values of a tensor",
-                 type_);
+    return Error(kFeatureUnsupported,
+                 "{}: the stream is captured, but the operator needs the values of a tensor", type_);
   stream->Await(stream->submitted(), Stream::kNever);
   return Status();
 }
@@ -175,8 +175,7 @@ aclTensorList* Arguments::List(size_t first) {
 aclTensorList* Arguments::List(const std::vector<const aclTensor*>& tensors) {
   // A list owns its members: handles of its own over the same memory.
   std::vector<const aclTensor*> members;
-  for (const aclTensor* t : tensors)
-    members.push_back(t == nullptr ? nullptr : NewHandle(t->view));
+  for (const aclTensor* t : tensors) members.push_back(t == nullptr ? nullptr : NewHandle(t->view));
   return Keep(lists_, handles::CreateTensorList(members.data(), members.size()));
 }
 
@@ -268,14 +267,17 @@ aclTensor* Arguments::Unsqueezed(const aclTensor* t, const Value& dim) {
   if (t == nullptr) return nullptr;
   const Status wrapped = call_.WrapDim(Integer(dim), t->view.rank + 1, "dim", &d);
   if (!wrapped.ok() || t->view.rank == kMaxRank) {
-    Fail(wrapped.ok() ? call_.Invalid("shape {} has no room for another dimension", ShapeString(t->view)) : wrapped);
+    Fail(wrapped.ok() ? call_.Invalid("shape {} has no room for another dimension", ShapeString(t->view))
+                      : wrapped);
     return const_cast<aclTensor*>(t);
   }
   return View(t->view.Unsqueeze(d));
 }
 
 aclTensor* Arguments::Shaped(aclTensor* t, const aclTensor* like) {
-  if (t == nullptr || like == nullptr || t->view.SameShape(like->view) || t->view.numel() != like->view.numel()) return t;
+  if (t == nullptr || like == nullptr || t->view.SameShape(like->view) ||
+      t->view.numel() != like->view.numel())
+    return t;
   return View(TensorView::Contiguous(t->view.data, t->view.dtype, like->view.dims, like->view.rank));
 }
 
@@ -294,7 +296,8 @@ aclTensor* Arguments::Flat(const aclTensor* t) { return Reshape(t, {t->view.nume
 
 aclTensor* Arguments::Transposed(const aclTensor* t) {
   if (t->view.rank >= 2) return View(t->view.Transpose(t->view.rank - 2, t->view.rank - 1));
-  Fail(call_.Invalid("a tensor to transpose has shape {}, expected at least 2 dimensions", ShapeString(t->view)));
+  Fail(call_.Invalid("a tensor to transpose has shape {}, expected at least 2 dimensions",
+                     ShapeString(t->view)));
   return const_cast<aclTensor*>(t);
 }
 

@@ -1,6 +1,6 @@
-// What an operator of the legacy interface gets: tensors by position, attributes by name, and constants, which
-// are inputs whose values the operator needs before it runs. abi/aclop.tsv binds them to the parameters of
-// aclnn operators; what does not fit into a row of it is a function over Arguments in this folder.
+// What an operator of the legacy interface gets: tensors by position, attributes by name, and constants,
+// which are inputs whose values the operator needs before it runs. abi/aclop.tsv binds them to the parameters
+// of aclnn operators; what does not fit into a row of it is a function over Arguments in this folder.
 #pragma once
 
 #include <memory>
@@ -20,10 +20,10 @@ class Value {
   Value() = default;  // absent
   explicit Value(const Attribute& attribute);
   explicit Value(const TensorView& tensor);  // real numbers and bool: its elements, as memory holds them now
-  Value(bool truth) : type_(DType::kBool), integers_{truth} {}             // NOLINT: literals of the table
-  Value(int64_t integer) : type_(DType::kInt64), integers_{integer} {}     // NOLINT
-  Value(double real) : type_(DType::kDouble), reals_{real} {}              // NOLINT
-  Value(const char* text) : type_(DType::kString), text_(text) {}          // NOLINT
+  Value(bool truth) : type_(DType::kBool), integers_{truth} {}          // NOLINT: literals of the table
+  Value(int64_t integer) : type_(DType::kInt64), integers_{integer} {}  // NOLINT
+  Value(double real) : type_(DType::kDouble), reals_{real} {}           // NOLINT
+  Value(const char* text) : type_(DType::kString), text_(text) {}       // NOLINT
   Value(std::vector<int64_t> integers) : type_(DType::kInt64), integers_(std::move(integers)) {}  // NOLINT
   Value(std::vector<double> reals) : type_(DType::kDouble), reals_(std::move(reals)) {}           // NOLINT
 
@@ -49,7 +49,8 @@ class Value {
 // the stream has passed the last of them.
 class Session {
  public:
-  Session(const char* type, void* stream) : type_(type), stream_(stream), memory_(std::make_shared<Memory>()) {}
+  Session(const char* type, void* stream)
+      : type_(type), stream_(stream), memory_(std::make_shared<Memory>()) {}
   Session(const Session&) = delete;
   ~Session();
 
@@ -127,7 +128,8 @@ class Arguments {
   Value Halves(const Value& pads);  // [a, a, b, b] as [a, b]
   // What an attribute of images says for the spatial dimensions of `image`: [1, 1, 2, 3] as [2, 3].
   Value Spatial(const Value& v, const Value& data_format, const aclTensor* image);
-  Value PairsReversed(const Value& paddings, const aclTensor* t);  // a pair for each dimension, the last one first
+  Value PairsReversed(const Value& paddings,
+                      const aclTensor* t);  // a pair for each dimension, the last one first
   Value Or(const Value& v, Value otherwise) { return v.absent() ? otherwise : v; }
   Value Concat(std::initializer_list<Value> values);
   Value Dims(const aclTensor* t);
@@ -145,9 +147,10 @@ class Arguments {
   }
   aclTensor* Reshape(const aclTensor* t, std::initializer_list<int64_t> dims);
   aclTensor* Flat(const aclTensor* t);
-  aclTensor* Transposed(const aclTensor* t);  // the last two dimensions change places
-  aclTensor* As(const aclTensor* t, DType dtype);                // a cast copy where the type differs
-  // `target` after `source` was copied to it, unless they are the same memory: for types that update an input.
+  aclTensor* Transposed(const aclTensor* t);       // the last two dimensions change places
+  aclTensor* As(const aclTensor* t, DType dtype);  // a cast copy where the type differs
+  // `target` after `source` was copied to it, unless they are the same memory: for types that update an
+  // input.
   aclTensor* Updated(aclTensor* target, const aclTensor* source);
   // A step before the operator's own.
   template <class Body>

@@ -1,5 +1,5 @@
-// Legacy convolutions. The shape that the client gives a result counts, also where it is smaller than the windows that
-// fit: torch_npu's gradients of transposed convolutions leave the last ones out.
+// Legacy convolutions. The shape that the client gives a result counts, also where it is smaller than the
+// windows that fit: torch_npu's gradients of transposed convolutions leave the last ones out.
 #include <algorithm>
 
 #include "aclnn_ops.h"
@@ -15,7 +15,8 @@ struct Geometry {
 };
 
 Status ReadGeometry(Arguments& a, const aclTensor* image, Geometry* g) {
-  const Value order = a.Attr("data_format", "NCHW"), ones(std::vector<int64_t>(static_cast<size_t>(image->view.rank), 1));
+  const Value order = a.Attr("data_format", "NCHW"),
+              ones(std::vector<int64_t>(static_cast<size_t>(image->view.rank), 1));
   g->stride = a.Spatial(a.Attr("strides"), order, image);
   g->pads = a.Halves(a.Attr("pads"));
   g->dilation = a.Spatial(a.Attr("dilations", ones), order, image);
@@ -23,22 +24,27 @@ Status ReadGeometry(Arguments& a, const aclTensor* image, Geometry* g) {
   RETURN_IF_ERROR(a.status());
   const size_t n = static_cast<size_t>(std::max(image->view.rank - 2, 0));
   if (n == 0 || g->stride.size() != n || g->pads.size() != n || g->dilation.size() != n)
-    return a.call().Invalid("an image has shape {}, strides are {}, pads {} and dilations {}: they don't fit together",
-                            ShapeString(image->view), g->stride.Show(), g->pads.Show(), g->dilation.Show());
+    return a.call().Invalid(
+        "an image has shape {}, strides are {}, pads {} and dilations {}: they don't fit together",
+        ShapeString(image->view), g->stride.Show(), g->pads.Show(), g->dilation.Show());
   for (size_t i = 0; i < n; ++i)
-    if (g->stride.Integer(i) <= 0) return a.call().Invalid("strides are {}, expected positive numbers", g->stride.Show());
-  g->strides = a.Integers(g->stride), g->padding = a.Integers(g->pads), g->dilations = a.Integers(g->dilation);
+    if (g->stride.Integer(i) <= 0)
+      return a.call().Invalid("strides are {}, expected positive numbers", g->stride.Show());
+  g->strides = a.Integers(g->stride), g->padding = a.Integers(g->pads),
+  g->dilations = a.Integers(g->dilation);
   g->no_padding = a.Integers(Value(std::vector<int64_t>(n, 0)));
   return a.status();
 }
 
 // The shape of all windows of x that fit, with `channels` channels.
-Status AllWindows(Call& call, const Geometry& g, const TensorView& x, const TensorView& filter, int64_t channels,
-                  std::vector<int64_t>* dims) {
-  if (filter.rank != x.rank) return call.Invalid("x has shape {} and filter {}", ShapeString(x), ShapeString(filter));
+Status AllWindows(Call& call, const Geometry& g, const TensorView& x, const TensorView& filter,
+                  int64_t channels, std::vector<int64_t>* dims) {
+  if (filter.rank != x.rank)
+    return call.Invalid("x has shape {} and filter {}", ShapeString(x), ShapeString(filter));
   *dims = {x.dims[0], channels};
   for (size_t i = 0; i < g.stride.size(); ++i) {
-    const int64_t reach = g.dilation.Integer(i) * (filter.dims[i + 2] - 1) + 1, room = x.dims[i + 2] + 2 * g.pads.Integer(i) - reach;
+    const int64_t reach = g.dilation.Integer(i) * (filter.dims[i + 2] - 1) + 1,
+                  room = x.dims[i + 2] + 2 * g.pads.Integer(i) - reach;
     dims->push_back(room < 0 ? 0 : room / g.stride.Integer(i) + 1);
   }
   return Status();
@@ -73,13 +79,13 @@ Status Convolve(Call& call, Arguments& a) {
   RETURN_IF_ERROR(AllWindows(call, g, x, filter, filter.dims[0], &dims));
   TensorView part, all = TensorView::Contiguous(nullptr, y.dtype, dims.data(), static_cast<int>(dims.size()));
   if (all.SameShape(y) || !FirstWindows(all, y, &part))
-    return aclnn::Convolution(call, a.In(0), a.In(1), a.In(2), g.strides, g.padding, g.dilations, false, g.no_padding, g.groups,
-                              a.Out(0), 0);
+    return aclnn::Convolution(call, a.In(0), a.In(1), a.In(2), g.strides, g.padding, g.dilations, false,
+                              g.no_padding, g.groups, a.Out(0), 0);
   aclTensor* whole = a.Temporary(y.dtype, dims);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) {
-    return aclnn::Convolution(c, a.In(0), a.In(1), a.In(2), g.strides, g.padding, g.dilations, false, g.no_padding, g.groups,
-                              whole, 0);
+    return aclnn::Convolution(c, a.In(0), a.In(1), a.In(2), g.strides, g.padding, g.dilations, false,
+                              g.no_padding, g.groups, whole, 0);
   }));
   FirstWindows(whole->view, y, &part);
   aclTensor* source = a.View(part);
@@ -96,7 +102,8 @@ Status ConvolveBackpropFilter(Call& call, Arguments& a) {
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{0, 1, 0}));
   std::vector<int64_t> dims;
   RETURN_IF_ERROR(AllWindows(call, g, a.In(0)->view, filter, filter.dims[0], &dims));
-  TensorView part, all = TensorView::Contiguous(nullptr, grad.dtype, dims.data(), static_cast<int>(dims.size()));
+  TensorView part,
+      all = TensorView::Contiguous(nullptr, grad.dtype, dims.data(), static_cast<int>(dims.size()));
   const aclTensor* whole = a.In(2);
   if (!all.SameShape(grad) && FirstWindows(all, grad, &part)) {
     aclTensor* padded = a.Temporary(grad.dtype, dims);
@@ -107,8 +114,9 @@ Status ConvolveBackpropFilter(Call& call, Arguments& a) {
     whole = padded;
   }
   RETURN_IF_ERROR(a.status());
-  return aclnn::ConvolutionBackward(call, whole, a.In(0), a.Out(0), nullptr, g.strides, g.padding, g.dilations, false, g.no_padding,
-                                    static_cast<int>(g.groups), mask, 0, nullptr, a.Out(0), nullptr);
+  return aclnn::ConvolutionBackward(call, whole, a.In(0), a.Out(0), nullptr, g.strides, g.padding,
+                                    g.dilations, false, g.no_padding, static_cast<int>(g.groups), mask, 0,
+                                    nullptr, a.Out(0), nullptr);
 }
 
 namespace {
@@ -122,7 +130,8 @@ struct Depthwise {
 Status ReadDepthwise(Arguments& a, const aclTensor* image, Depthwise* d) {
   const Value order = a.Attr("data_format", "NCHW"), ones(std::vector<int64_t>{1, 1, 1, 1});
   *d = {a.Integers(a.Spatial(a.Attr("strides"), order, image)), a.Integers(a.Halves(a.Attr("pads"))),
-        a.Integers(a.Spatial(a.Attr("dilations", ones), order, image)), a.Integers(Value(std::vector<int64_t>{0, 0})), 0};
+        a.Integers(a.Spatial(a.Attr("dilations", ones), order, image)),
+        a.Integers(Value(std::vector<int64_t>{0, 0})), 0};
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.call().RequireRank(image, "an image", 4, 4));
   d->channels = image->view.dims[1];
@@ -155,8 +164,8 @@ Status DepthwiseConv2D(Call& call, Arguments& a) {
   aclTensor* filter = DepthwiseFilter(a, a.In(1)->view, d.channels);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
-  return aclnn::Convolution(call, a.In(0), filter, a.In(2), d.stride, d.padding, d.dilation, false, d.no_padding,
-                            d.channels, a.Out(0), 0);
+  return aclnn::Convolution(call, a.In(0), filter, a.In(2), d.stride, d.padding, d.dilation, false,
+                            d.no_padding, d.channels, a.Out(0), 0);
 }
 
 // input_size, filter, out_backprop.
@@ -170,8 +179,9 @@ Status DepthwiseConv2DBackpropInput(Call& call, Arguments& a) {
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{1, 0, 0}));
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
-  return aclnn::ConvolutionBackward(call, a.In(2), a.Out(0), filter, nullptr, d.stride, d.padding, d.dilation, false,
-                                    d.no_padding, static_cast<int>(d.channels), mask, 0, a.Out(0), nullptr, nullptr);
+  return aclnn::ConvolutionBackward(call, a.In(2), a.Out(0), filter, nullptr, d.stride, d.padding, d.dilation,
+                                    false, d.no_padding, static_cast<int>(d.channels), mask, 0, a.Out(0),
+                                    nullptr, nullptr);
 }
 
 // input, filter_size, out_backprop. torch_npu's gradient has torch's own shape, [C * multiplier, 1, kH, kW].
@@ -183,9 +193,11 @@ Status DepthwiseConv2DBackpropFilter(Call& call, Arguments& a) {
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{0, 1, 0}));
   RETURN_IF_ERROR(a.status());
   if (a.Out(0)->view.dims[1] != 1)
-    return call.Invalid("filter_grad has shape {}, expected [{},1,kH,kW]", ShapeString(a.Out(0)->view), d.channels);
-  return aclnn::ConvolutionBackward(call, a.In(2), a.In(0), a.Out(0), nullptr, d.stride, d.padding, d.dilation, false,
-                                    d.no_padding, static_cast<int>(d.channels), mask, 0, nullptr, a.Out(0), nullptr);
+    return call.Invalid("filter_grad has shape {}, expected [{},1,kH,kW]", ShapeString(a.Out(0)->view),
+                        d.channels);
+  return aclnn::ConvolutionBackward(call, a.In(2), a.In(0), a.Out(0), nullptr, d.stride, d.padding,
+                                    d.dilation, false, d.no_padding, static_cast<int>(d.channels), mask, 0,
+                                    nullptr, a.Out(0), nullptr);
 }
 
 // input_size, x, filter, bias. How far the result reaches beyond the last window is what its shape says:
@@ -196,15 +208,16 @@ Status ConvTranspose(Call& call, Arguments& a) {
   RETURN_IF_ERROR(ReadGeometry(a, a.In(1), &g));
   const TensorView &x = a.In(1)->view, &filter = a.In(2)->view, &y = a.Out(0)->view;
   if (y.rank != x.rank || filter.rank != x.rank)
-    return call.Invalid("x has shape {}, filter {} and y {}", ShapeString(x), ShapeString(filter), ShapeString(y));
+    return call.Invalid("x has shape {}, filter {} and y {}", ShapeString(x), ShapeString(filter),
+                        ShapeString(y));
   std::vector<int64_t> beyond;
   for (size_t i = 0; i < g.stride.size(); ++i)
     beyond.push_back(y.dims[i + 2] - ((x.dims[i + 2] - 1) * g.stride.Integer(i) - 2 * g.pads.Integer(i) +
                                       g.dilation.Integer(i) * (filter.dims[i + 2] - 1) + 1));
   const aclIntArray* output_padding = a.Integers(Value(beyond));
   RETURN_IF_ERROR(a.status());
-  return aclnn::Convolution(call, a.In(1), a.In(2), a.In(3), g.strides, g.padding, g.dilations, true, output_padding, g.groups,
-                            a.Out(0), 0);
+  return aclnn::Convolution(call, a.In(1), a.In(2), a.In(3), g.strides, g.padding, g.dilations, true,
+                            output_padding, g.groups, a.Out(0), 0);
 }
 
 }  // namespace anycann::aclop

@@ -26,8 +26,8 @@ class Tensor {
   bool host() const { return host_; }
 
   // `role`: for people, "input 2".
-  Status Make(Session& session, const std::string& role, const aclTensorDesc* descriptor, const aclDataBuffer* buffer,
-              bool read);
+  Status Make(Session& session, const std::string& role, const aclTensorDesc* descriptor,
+              const aclDataBuffer* buffer, bool read);
   Status Pack(Session& session) const;
 
  private:
@@ -84,7 +84,8 @@ Status Tensor::Make(Session& session, const std::string& role, const aclTensorDe
   const Buffer* b = Find(buffer);
   if (b == nullptr) return Error(kInvalidParam, "{}: its buffer is not alive", role);
   const std::string shape = ShapeString(d->dims.data(), static_cast<int>(d->dims.size()));
-  if (d->dims.size() > kMaxRank) return Error(kInvalidParam, "{} has shape {}, expected at most 8 dimensions", role, shape);
+  if (d->dims.size() > kMaxRank)
+    return Error(kInvalidParam, "{} has shape {}, expected at most 8 dimensions", role, shape);
   int64_t bytes = SizeOf(dtype);
   for (int64_t n : d->dims)
     if (n < 0 || __builtin_mul_overflow(bytes, n, &bytes))
@@ -99,8 +100,8 @@ Status Tensor::Make(Session& session, const std::string& role, const aclTensorDe
     bytes = layout_.numel() * SizeOf(dtype);
   }
   if (SizeOf(dtype) == 0 || size < static_cast<uint64_t>(bytes) || (data == nullptr && bytes > 0))
-    return Error(kInvalidParam, "{} of type {} and shape {} needs {} bytes, its buffer has {}", role, Name(dtype), shape,
-                 bytes, data == nullptr ? 0 : size);
+    return Error(kInvalidParam, "{} of type {} and shape {} needs {} bytes, its buffer has {}", role,
+                 Name(dtype), shape, bytes, data == nullptr ? 0 : size);
   host_ = d->is_constant || d->placement >= kHostMemory;
   v.data = const_cast<void*>(data);
   storage_ = v.data;
@@ -118,7 +119,8 @@ Status Tensor::Unpack(Session& session, bool read) {
   if (!read) return Status();
   return session.Step([this](Call& call) {
     TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
-    return call.Launch({In(handle(), storage), Out(handle(), packed_)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+    return call.Launch({In(handle(), storage), Out(handle(), packed_)},
+                       Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
                        [layout = layout_](const Run& t) -> Status {
                          LoadBlocked(layout, t[0].data, t[1]);
                          return Status();
@@ -130,7 +132,8 @@ Status Tensor::Pack(Session& session) const {
   if (!private_) return Status();
   return session.Step([this](Call& call) {
     TensorView storage = TensorView::Contiguous(storage_, packed_.dtype, layout_.dims, layout_.rank);
-    return call.Launch({In(handle(), packed_), Out(handle(), storage)}, Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
+    return call.Launch({In(handle(), packed_), Out(handle(), storage)},
+                       Cost{0, 2.0 * static_cast<double>(packed_.nbytes())},
                        [layout = layout_](const Run& t) -> Status {
                          StoreBlocked(layout, t[0], t[1].data);
                          return Status();
@@ -142,17 +145,18 @@ Status MakeAll(Session& session, const char* role, int count, const aclTensorDes
                const aclDataBuffer* const buffers[], bool read, std::vector<Tensor>* made) {
   made->resize(static_cast<size_t>(count));
   for (int i = 0; i < count; ++i)
-    RETURN_IF_ERROR((*made)[static_cast<size_t>(i)].Make(session, fmt::format("{}: {} {}", session.type(), role, i),
-                                                         descriptors[i], buffers[i], read));
+    RETURN_IF_ERROR((*made)[static_cast<size_t>(i)].Make(
+        session, fmt::format("{}: {} {}", session.type(), role, i), descriptors[i], buffers[i], read));
   return Status();
 }
 
 Status Run(const Operator& op, const Request& r) {
   static const Attributes none;
-  if (r.inputs < 0 || r.outputs < 0 || (r.inputs > 0 && (r.input_descriptors == nullptr || r.input_buffers == nullptr)) ||
+  if (r.inputs < 0 || r.outputs < 0 ||
+      (r.inputs > 0 && (r.input_descriptors == nullptr || r.input_buffers == nullptr)) ||
       (r.outputs > 0 && (r.output_descriptors == nullptr || r.output_buffers == nullptr)))
-    return Error(kInvalidParam, "{}: {} inputs and {} outputs need arrays of descriptors and buffers", op.type, r.inputs,
-                 r.outputs);
+    return Error(kInvalidParam, "{}: {} inputs and {} outputs need arrays of descriptors and buffers",
+                 op.type, r.inputs, r.outputs);
   const Attributes* given = r.attributes == nullptr ? &none : Find(r.attributes);
   if (given == nullptr) return Error(kInvalidParam, "{}: attr is not alive", op.type);
   Session session(op.type, r.stream);

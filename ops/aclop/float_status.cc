@@ -1,5 +1,5 @@
-// The overflow flags of an AI core: eight words, all zero. Arithmetic here gives infinities and NaNs, as a card in
-// its INF_NAN mode, in which it sets no flags either.
+// The overflow flags of an AI core: eight words, all zero. Arithmetic here gives infinities and NaNs, as a
+// card in its INF_NAN mode, in which it sets no flags either.
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
 

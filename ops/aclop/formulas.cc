@@ -82,7 +82,8 @@ Status ReduceProd(Call& call, Arguments& a) {
   // The dimensions that are reduced already have size 1: y has the elements' order without them.
   std::vector<int64_t> dims(x->view.dims, x->view.dims + x->view.rank);
   dims[static_cast<size_t>(dim)] = 1;
-  aclTensor* y = a.View(TensorView::Contiguous(a.Out(0)->view.data, a.Out(0)->view.dtype, dims.data(), x->view.rank));
+  aclTensor* y =
+      a.View(TensorView::Contiguous(a.Out(0)->view.data, a.Out(0)->view.dtype, dims.data(), x->view.rank));
   RETURN_IF_ERROR(a.status());
   if (y->view.numel() != a.Out(0)->view.numel())
     return call.Invalid("y has shape {}, expected {} elements", ShapeString(a.Out(0)->view), y->view.numel());
@@ -98,16 +99,19 @@ Status StrideAdd(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   const TensorView &x1 = a.In(0)->view, &x2 = a.In(1)->view, &y = a.Out(0)->view;
   if (x1.rank < 2 || x2.rank != x1.rank || y.rank != x1.rank)
-    return call.Invalid("x1 has shape {}, x2 {} and y {}, expected [N,C,...]", ShapeString(x1), ShapeString(x2), ShapeString(y));
+    return call.Invalid("x1 has shape {}, x2 {} and y {}, expected [N,C,...]", ShapeString(x1),
+                        ShapeString(x2), ShapeString(y));
   const int64_t n = std::min(y.dims[1], blocks > 0 ? blocks * kBlock : y.dims[1]);
   const auto part = [&](const TensorView& v, int64_t first) -> const aclTensor* {
-    return first >= 0 && first <= (v.dims[1] - n) / kBlock && n <= v.dims[1] ? a.View(v.Narrow(1, first * kBlock, n)) : nullptr;
+    return first >= 0 && first <= (v.dims[1] - n) / kBlock && n <= v.dims[1]
+               ? a.View(v.Narrow(1, first * kBlock, n))
+               : nullptr;
   };
   const aclTensor *p1 = part(x1, first1), *p2 = part(x2, first2);
   aclTensor* out = a.View(y.Narrow(1, 0, n));
   if (p1 == nullptr || p2 == nullptr)
-    return call.Invalid("{} channels from blocks {} and {} reach beyond x1 {} and x2 {}", n, first1, first2, ShapeString(x1),
-                        ShapeString(x2));
+    return call.Invalid("{} channels from blocks {} and {} reach beyond x1 {} and x2 {}", n, first1, first2,
+                        ShapeString(x1), ShapeString(x2));
   const aclScalar* one = a.Scalar(int64_t{1});
   RETURN_IF_ERROR(a.status());
   return aclnn::Add(call, p1, p2, one, out);

@@ -48,16 +48,16 @@ Status IndexPutV2(Call& call, Arguments& a) {
   return aclnn::IndexPutImpl(call, target, indices, a.In(1), accumulate, false);
 }
 
-// Only what torch_npu's put_ needs: rows of one index into a flat tensor.
+// Only what torch_npu's put_ needs: single elements of a flat tensor, also counted from its end.
 Status ScatterNdAdd(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   const TensorView& indices = a.In(1)->view;
   if (a.In(0)->view.rank != 1 || indices.rank == 0 || indices.dims[indices.rank - 1] != 1)
     return call.Invalid("var has shape {} and indices {}, expected one dimension and indices [..,1]",
                         ShapeString(a.In(0)->view), ShapeString(indices));
-  aclTensor *index = a.Flat(a.In(1)), *updates = a.Flat(a.In(2));
+  aclTensor *var = a.Updated(a.Out(0), a.In(0)), *index = a.Flat(a.In(1)), *updates = a.Flat(a.In(2));
   RETURN_IF_ERROR(a.status());
-  return aclnn::ScatterAdd(call, a.In(0), 0, index, updates, a.Out(0));
+  return aclnn::InplacePut(call, var, index, updates, true);
 }
 
 Status NonZero(Call& call, Arguments& a) {
@@ -90,9 +90,12 @@ Status RepeatInterleave(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   const aclTensor* repeats = a.As(a.In(1), DType::kInt64);
   RETURN_IF_ERROR(a.status());
-  if (axis == kAllDims) return aclnn::RepeatInterleave(call, a.In(0), repeats, a.Out(0)->view.numel(), a.Out(0));
+  if (axis == kAllDims)
+    return aclnn::RepeatInterleave(call, a.In(0), repeats, a.Out(0)->view.numel(), a.Out(0));
   int dim = 0;
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   RETURN_IF_ERROR(call.WrapDim(axis, a.In(0)->view.rank, "axis", &dim));
+  RETURN_IF_ERROR(call.RequireRank(a.Out(0), "y", a.In(0)->view.rank, a.In(0)->view.rank));
   return aclnn::RepeatInterleaveWithDim(call, a.In(0), repeats, axis, a.Out(0)->view.dims[dim], a.Out(0));
 }
 
@@ -100,31 +103,57 @@ Status RepeatInterleave(Call& call, Arguments& a) {
 Status EmbeddingBag(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 4));
   const int64_t mode = a.Integer(a.Index(a.Attr("mode", "mean"), {"sum", "mean", "max"}));
-  const bool by_frequency = a.Flag(a.Attr("scale_grad_by_freq", false)), sparse = a.Flag(a.Attr("sparse", false)),
-             last = a.Flag(a.Attr("include_last_offset", false));
+  const bool by_frequency = a.Flag(a.Attr("scale_grad_by_freq", false)),
+             sparse = a.Flag(a.Attr("sparse", false)), last = a.Flag(a.Attr("include_last_offset", false));
   const int64_t padding = a.Integer(a.Attr("padding_idx", int64_t{-1}));
   RETURN_IF_ERROR(a.status());
-  return aclnn::EmbeddingBag(call, a.In(0), a.In(1), a.In(2), by_frequency, mode, sparse, a.In(3), last, padding, a.Out(0),
-                             a.Out(1), a.Out(2), a.Out(3));
+  return aclnn::EmbeddingBag(call, a.In(0), a.In(1), a.In(2), by_frequency, mode, sparse, a.In(3), last,
+                             padding, a.Out(0), a.Out(1), a.Out(2), a.Out(3));
 }
 
-// A scalar is a vector of one element.
+namespace {
+
+// A scalar is a vector of one element. torch_npu's results have the elements, not always the shape.
+Status GatherAlong(Call& call, Arguments& a, int64_t axis, int64_t batch) {
+  const aclTensor *x = a.In(0)->view.rank == 0 ? a.Flat(a.In(0)) : a.In(0), *indices = a.In(1);
+  int dim = 0;
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(call.WrapDim(axis, x->view.rank, "axis", &dim));
+  aclTensor* y = a.Out(0);
+  if (batch == 0) {
+    std::vector<int64_t> dims(x->view.dims, x->view.dims + dim);
+    dims.insert(dims.end(), indices->view.dims, indices->view.dims + indices->view.rank);
+    dims.insert(dims.end(), x->view.dims + dim + 1, x->view.dims + x->view.rank);
+    if (dims.size() > kMaxRank)
+      return call.Invalid("the result would have {} dimensions, expected at most {}", dims.size(), kMaxRank);
+    const TensorView full =
+        TensorView::Contiguous(y->view.data, y->view.dtype, dims.data(), static_cast<int>(dims.size()));
+    if (full.numel() == y->view.numel()) y = a.View(full);
+  }
+  RETURN_IF_ERROR(a.status());
+  return aclnn::GatherV3(call, x, dim, indices, batch, 0, y);
+}
+
+}  // namespace
+
 Status GatherV2(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   const int64_t axis = a.Integer(a.Constant(2)), batch = a.Integer(a.Attr("batch_dims", int64_t{0}));
-  const aclTensor *x = a.In(0), *indices = a.In(1);
-  aclTensor* y = a.Out(0);
-  if (x->view.rank == 0) {
-    x = a.Flat(x);
-    if (indices->view.numel() == y->view.numel()) y = a.Shaped(y, indices);
-  }
   RETURN_IF_ERROR(a.status());
-  return aclnn::GatherV3(call, x, axis, indices, batch, 0, y);
+  return GatherAlong(call, a, axis, batch);
+}
+
+Status GatherV2D(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 1));
+  const int64_t axis = a.Integer(a.Attr("axis"));
+  RETURN_IF_ERROR(a.status());
+  return GatherAlong(call, a, axis, 0);
 }
 
 // value[i] along the axis from start[i] to end[i].
 Status MaskedFillRange(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(4, 1));
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   int axis = 0;
   RETURN_IF_ERROR(call.WrapDim(a.Integer(a.Attr("axis", int64_t{-1})), a.In(0)->view.rank, "axis", &axis));
   const Value start = a.Constant(1), end = a.Constant(2), value = a.Constant(3);
@@ -134,11 +163,13 @@ Status MaskedFillRange(Call& call, Arguments& a) {
   const int rows_dim = x.rank - 2;
   const TensorView& s = a.In(1)->view;
   // start and end: [loops, rows], or [loops] when x is a vector.
-  const int64_t rows = s.rank > 1 ? s.dims[1] : 1, loops = rows > 0 ? static_cast<int64_t>(start.size()) / rows : 0;
+  const int64_t rows = s.rank > 1 ? s.dims[1] : 1,
+                loops = rows > 0 ? static_cast<int64_t>(start.size()) / rows : 0;
   if (end.size() != start.size() || value.size() != static_cast<size_t>(loops) ||
       (x.rank > 1 ? rows != x.dims[rows_dim] : rows != 1))
-    return call.Invalid("start has shape {}, end {} and value {}, expected [loops,rows], the same and [loops] for x {}",
-                        ShapeString(s), ShapeString(a.In(2)->view), ShapeString(a.In(3)->view), ShapeString(x));
+    return call.Invalid(
+        "start has shape {}, end {} and value {}, expected [loops,rows], the same and [loops] for x {}",
+        ShapeString(s), ShapeString(a.In(2)->view), ShapeString(a.In(3)->view), ShapeString(x));
   for (int64_t loop = 0; loop < loops; ++loop)
     for (int64_t row = 0; row < rows; ++row) {
       const size_t i = static_cast<size_t>(loop * rows + row);

@@ -41,7 +41,8 @@ T Compare(Measure measure, const Corners<T>& a, const Corners<T>& b, bool of_b, 
   const T area_a = a.width() * a.height(), area_b = b.width() * b.height();
   const T all = area_a + area_b - inner;
   const T iou = inner / ((of_b ? area_b : all) + tiny);
-  const T hull_w = Larger(a.x2, b.x2) - Smaller(a.x1, b.x1), hull_h = Larger(a.y2, b.y2) - Smaller(a.y1, b.y1);
+  const T hull_w = Larger(a.x2, b.x2) - Smaller(a.x1, b.x1),
+          hull_h = Larger(a.y2, b.y2) - Smaller(a.y1, b.y1);
   if (measure == Measure::kGeneral) {
     const T hull = hull_w * hull_h + tiny;
     return iou - (hull - all) / hull;
@@ -87,8 +88,10 @@ Status Overlap(Call& call, Arguments& a, Measure measure, bool cross) {
   Settings s;
   RETURN_IF_ERROR(ReadSettings(a, cross, &s));
   const int64_t n = a.In(0)->view.dims[1], m = a.In(1)->view.dims[1], rows = s.cross ? m : 1;
-  if (!s.cross && m != n) return call.Invalid("there are {} bboxes and {} gtboxes, expected as many of both", n, m);
-  if (a.Out(0)->view.numel() != rows * n || (measure == Measure::kComplete && a.Out(1)->view.numel() != rows * n))
+  if (!s.cross && m != n)
+    return call.Invalid("there are {} bboxes and {} gtboxes, expected as many of both", n, m);
+  if (a.Out(0)->view.numel() != rows * n ||
+      (measure == Measure::kComplete && a.Out(1)->view.numel() != rows * n))
     return call.Invalid("overlap has shape {}, expected [{},{}]", ShapeString(a.Out(0)->view), rows, n);
   aclTensor* angles = measure == Measure::kComplete ? a.Out(1) : a.TemporaryLike(a.Out(0), DType::kFloat);
   RETURN_IF_ERROR(a.status());
@@ -123,33 +126,35 @@ Status OverlapGrad(Call& call, Arguments& a, Measure measure, bool cross) {
   RETURN_IF_ERROR(ReadSettings(a, cross, &s));
   const int64_t n = a.In(1)->view.dims[1];
   if (s.cross) return call.Invalid("is_cross is true, expected false");
-  if (a.In(0)->view.numel() != n) return call.Invalid("dy has shape {}, expected [{}]", ShapeString(a.In(0)->view), n);
-  return call.Launch(
-      {In(a.In(0)), In(a.In(1)), In(a.In(2)), Out(a.Out(0)), Out(a.Out(1))}, Cost{400.0 * static_cast<double>(n), 0},
-      [=](const Run& t) -> Status {
-        using Number = Dual<8>;
-        const Dense dy(t[0], DType::kDouble, Dense::kRead), boxes(t[1], DType::kDouble, Dense::kRead),
-            truths(t[2], DType::kDouble, Dense::kRead);
-        Dense da(t[3], DType::kDouble, Dense::kWrite), db(t[4], DType::kDouble, Dense::kWrite);
-        ParallelFor(n, 64, [&](int64_t begin, int64_t end) {
-          for (int64_t i = begin; i < end; ++i) {
-            double x[4], y[4], turn;
-            Load(boxes, i, x);
-            Load(truths, i, y);
-            Number p[4], q[4];
-            for (int k = 0; k < 4; ++k) p[k] = Number::Variable(x[k], k), q[k] = Number::Variable(y[k], 4 + k);
-            const Number value =
-                Compare<Number>(measure, CornersOf(p, s.centre), CornersOf(q, s.centre), s.of_b, &turn);
-            for (int k = 0; k < 4; ++k) {
-              da.ptr<double>()[k * n + i] = value.by[k] * dy.ptr<double>()[i];
-              db.ptr<double>()[k * n + i] = value.by[4 + k] * dy.ptr<double>()[i];
-            }
-          }
-        });
-        da.Commit();
-        db.Commit();
-        return Status();
-      });
+  if (a.In(0)->view.numel() != n)
+    return call.Invalid("dy has shape {}, expected [{}]", ShapeString(a.In(0)->view), n);
+  return call.Launch({In(a.In(0)), In(a.In(1)), In(a.In(2)), Out(a.Out(0)), Out(a.Out(1))},
+                     Cost{400.0 * static_cast<double>(n), 0}, [=](const Run& t) -> Status {
+                       using Number = Dual<8>;
+                       const Dense dy(t[0], DType::kDouble, Dense::kRead),
+                           boxes(t[1], DType::kDouble, Dense::kRead),
+                           truths(t[2], DType::kDouble, Dense::kRead);
+                       Dense da(t[3], DType::kDouble, Dense::kWrite), db(t[4], DType::kDouble, Dense::kWrite);
+                       ParallelFor(n, 64, [&](int64_t begin, int64_t end) {
+                         for (int64_t i = begin; i < end; ++i) {
+                           double x[4], y[4], turn;
+                           Load(boxes, i, x);
+                           Load(truths, i, y);
+                           Number p[4], q[4];
+                           for (int k = 0; k < 4; ++k)
+                             p[k] = Number::Variable(x[k], k), q[k] = Number::Variable(y[k], 4 + k);
+                           const Number value = Compare<Number>(measure, CornersOf(p, s.centre),
+                                                                CornersOf(q, s.centre), s.of_b, &turn);
+                           for (int k = 0; k < 4; ++k) {
+                             da.ptr<double>()[k * n + i] = value.by[k] * dy.ptr<double>()[i];
+                             db.ptr<double>()[k * n + i] = value.by[4 + k] * dy.ptr<double>()[i];
+                           }
+                         }
+                       });
+                       da.Commit();
+                       db.Commit();
+                       return Status();
+                     });
 }
 
 }  // namespace
@@ -161,7 +166,8 @@ Status GIoUGrad(Call& call, Arguments& a) { return OverlapGrad(call, a, Measure:
 Status DIoUGrad(Call& call, Arguments& a) { return OverlapGrad(call, a, Measure::kDistance, true); }
 Status CIoUGrad(Call& call, Arguments& a) { return OverlapGrad(call, a, Measure::kComplete, true); }
 
-// bboxes of [N, 4] and gtboxes of [M, 4] -> [M, N]. eps is added to every width and height: boxes of pixels have 1.
+// bboxes of [N, 4] and gtboxes of [M, 4] -> [M, N]. eps is added to every width and height: boxes of pixels
+// have 1.
 Status Iou(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));
   const double eps = a.Number("eps", 1);
@@ -172,25 +178,26 @@ Status Iou(Call& call, Arguments& a) {
       return call.Invalid("input {} has shape {}, expected [N,4]", i, ShapeString(a.In(i)->view));
   const int64_t n = a.In(0)->view.dims[0], m = a.In(1)->view.dims[0], dims[] = {m, n};
   RETURN_IF_ERROR(call.RequireShape(a.Out(0), "overlap", dims, 2));
-  return call.Launch({In(a.In(0)), In(a.In(1)), Out(a.Out(0))}, Cost{20.0 * static_cast<double>(n * m), 0},
-                     [=](const Run& t) -> Status {
-                       const Dense boxes(t[0], DType::kDouble, Dense::kRead), truths(t[1], DType::kDouble, Dense::kRead);
-                       Dense out(t[2], DType::kDouble, Dense::kWrite);
-                       ParallelFor(n * m, 256, [&](int64_t begin, int64_t end) {
-                         for (int64_t i = begin; i < end; ++i) {
-                           const double *x = boxes.ptr<double>() + i % n * 4, *y = truths.ptr<double>() + i / n * 4;
-                           const double w = Smaller(x[2], y[2]) - Larger(x[0], y[0]) + eps,
-                                        h = Smaller(x[3], y[3]) - Larger(x[1], y[1]) + eps;
-                           const double inner = Larger(w, 0) * Larger(h, 0);
-                           const double area_x = (x[2] - x[0] + eps) * (x[3] - x[1] + eps),
-                                        area_y = (y[2] - y[0] + eps) * (y[3] - y[1] + eps);
-                           const double whole = of_b ? area_y : area_x + area_y - inner;
-                           out.ptr<double>()[i] = inner > 0 ? inner / whole : 0;
-                         }
-                       });
-                       out.Commit();
-                       return Status();
-                     });
+  return call.Launch(
+      {In(a.In(0)), In(a.In(1)), Out(a.Out(0))}, Cost{20.0 * static_cast<double>(n * m), 0},
+      [=](const Run& t) -> Status {
+        const Dense boxes(t[0], DType::kDouble, Dense::kRead), truths(t[1], DType::kDouble, Dense::kRead);
+        Dense out(t[2], DType::kDouble, Dense::kWrite);
+        ParallelFor(n * m, 256, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            const double *x = boxes.ptr<double>() + i % n * 4, *y = truths.ptr<double>() + i / n * 4;
+            const double w = Smaller(x[2], y[2]) - Larger(x[0], y[0]) + eps,
+                         h = Smaller(x[3], y[3]) - Larger(x[1], y[1]) + eps;
+            const double inner = Larger(w, 0) * Larger(h, 0);
+            const double area_x = (x[2] - x[0] + eps) * (x[3] - x[1] + eps),
+                         area_y = (y[2] - y[0] + eps) * (y[3] - y[1] + eps);
+            const double whole = of_b ? area_y : area_x + area_y - inner;
+            out.ptr<double>()[i] = inner > 0 ? inner / whole : 0;
+          }
+        });
+        out.Commit();
+        return Status();
+      });
 }
 
 }  // namespace anycann::aclop

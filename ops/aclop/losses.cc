@@ -22,7 +22,8 @@ Status ReadReduction(Arguments& a, const aclTensor* x, Reduction* r) {
 }
 
 Status Divided(Call& call, Arguments& a, const aclTensor* x, double by) {
-  return Pointwise<1, 1>(call, {x}, {a.Out(0)}, [by](const double(&v)[1], double(&y)[1]) { y[0] = v[0] / by; });
+  return Pointwise<1, 1>(call, {x}, {a.Out(0)},
+                         [by](const double(&v)[1], double(&y)[1]) { y[0] = v[0] / by; });
 }
 
 // torch_npu makes one row of an input without batch, and leaves its target and result without dimensions.
@@ -60,8 +61,8 @@ Status KlDivLossGrad(Call& call, Arguments& a) {
   aclTensor* y = r.divide == 1 ? a.Out(0) : a.TemporaryLike(a.Out(0), a.Out(0)->view.dtype);
   RETURN_IF_ERROR(a.status());
   if (r.divide == 1) return aclnn::KlDivBackward(call, a.In(0), a.In(1), a.In(2), r.code, logarithm, y);
-  RETURN_IF_ERROR(
-      a.Before([&](Call& c) { return aclnn::KlDivBackward(c, a.In(0), a.In(1), a.In(2), r.code, logarithm, y); }));
+  RETURN_IF_ERROR(a.Before(
+      [&](Call& c) { return aclnn::KlDivBackward(c, a.In(0), a.In(1), a.In(2), r.code, logarithm, y); }));
   return Divided(call, a, y, r.divide);
 }
 
@@ -81,8 +82,8 @@ Status NllLoss(Call& call, Arguments& a) {
   const aclTensor* target = Rows(a, a.In(0), a.In(1));
   aclTensor* y = reduction == 0 ? Rows(a, a.In(0), a.Out(0)) : a.Out(0);
   RETURN_IF_ERROR(a.status());
-  return (a.In(0)->view.rank == 4 ? aclnn::NLLLoss2d : aclnn::NLLLoss)(call, a.In(0), target, a.In(2), reduction, ignored, y,
-                                                                      a.Out(1));
+  return (a.In(0)->view.rank == 4 ? aclnn::NLLLoss2d : aclnn::NLLLoss)(call, a.In(0), target, a.In(2),
+                                                                       reduction, ignored, y, a.Out(1));
 }
 
 // x, y_grad, target, weight, total_weight.
@@ -94,7 +95,8 @@ Status NllLossGrad(Call& call, Arguments& a) {
   const aclTensor* grad = reduction == 0 ? Rows(a, a.In(0), a.In(1)) : a.In(1);
   RETURN_IF_ERROR(a.status());
   if (a.In(0)->view.rank == 4)
-    return aclnn::NLLLoss2dBackward(call, a.In(1), a.In(0), a.In(2), a.In(3), reduction, ignored, a.In(4), a.Out(0));
+    return aclnn::NLLLoss2dBackward(call, a.In(1), a.In(0), a.In(2), a.In(3), reduction, ignored, a.In(4),
+                                    a.Out(0));
   return aclnn::NLLLossBackward(call, grad, a.In(0), target, a.In(3), reduction, ignored, a.In(4), a.Out(0));
 }
 
@@ -115,7 +117,8 @@ Status CTCLossV2Grad(Call& call, Arguments& a) {
   const int64_t blank = Blank(a, a.In(1));
   const bool zero = a.Flag(a.Attr("zero_infinity", false));
   RETURN_IF_ERROR(a.status());
-  return aclnn::CtcLossBackward(call, a.In(0), a.In(1), a.In(2), inputs, targets, a.In(5), a.In(6), blank, zero, a.Out(0));
+  return aclnn::CtcLossBackward(call, a.In(0), a.In(1), a.In(2), inputs, targets, a.In(5), a.In(6), blank,
+                                zero, a.Out(0));
 }
 
 }  // namespace anycann::aclop

@@ -41,17 +41,36 @@ aclTensor* PerRow(Arguments& a, const aclTensor* t, const aclTensor* x, const ac
   std::vector<int64_t> dims(x->view.dims, x->view.dims + x->view.rank);
   for (size_t i = dims.size() - normalized->size; i < dims.size(); ++i) dims[i] = 1;
   return t->view.numel() == std::accumulate(dims.begin(), dims.end(), int64_t{1}, std::multiplies<>())
-             ? a.View(TensorView::Contiguous(t->view.data, t->view.dtype, dims.data(), static_cast<int>(dims.size())))
+             ? a.View(TensorView::Contiguous(t->view.data, t->view.dtype, dims.data(),
+                                             static_cast<int>(dims.size())))
              : const_cast<aclTensor*>(t);
 }
 
 // gamma and beta lie along the last dimensions, whatever shape the client gave them.
 aclTensor* Along(Arguments& a, const aclTensor* t, const aclIntArray* normalized) {
-  return a.View(TensorView::Contiguous(t->view.data, t->view.dtype, normalized->values, static_cast<int>(normalized->size)));
+  return a.View(TensorView::Contiguous(t->view.data, t->view.dtype, normalized->values,
+                                       static_cast<int>(normalized->size)));
 }
 
 // y, mean and 1 / sqrt(variance + epsilon).
 Status LayerNormTo(Call& call, Arguments& a, aclTensor* mean, aclTensor* rstd) {
+  const double first = a.Number("begin_norm_axis", 0);
+  if (first == a.In(0)->view.rank && a.In(0)->view.rank < kMaxRank) {  // rows of single elements
+    const aclIntArray* one = a.Integers(int64_t{1});
+    const int rank = a.In(0)->view.rank;
+    aclTensor *x = a.View(a.In(0)->view.Unsqueeze(rank)), *y = a.View(a.Out(0)->view.Unsqueeze(rank)),
+              *m = a.View(
+                  TensorView::Contiguous(mean->view.data, mean->view.dtype, x->view.dims, x->view.rank)),
+              *r = a.View(
+                  TensorView::Contiguous(rstd->view.data, rstd->view.dtype, x->view.dims, x->view.rank));
+    const aclTensor *gamma = a.Flat(a.In(1)), *beta = a.Flat(a.In(2));
+    RETURN_IF_ERROR(a.status());
+    if (mean->view.numel() != x->view.numel() || rstd->view.numel() != x->view.numel() ||
+        gamma->view.numel() != 1 || beta->view.numel() != 1)
+      return call.Invalid("begin_norm_axis is {} for x {} and gamma {}", first, ShapeString(a.In(0)->view),
+                          ShapeString(a.In(1)->view));
+    return aclnn::LayerNorm(call, x, one, gamma, beta, a.Number("epsilon", 1e-5), y, m, r);
+  }
   aclIntArray* dims = nullptr;
   RETURN_IF_ERROR(Normalized(a, a.In(0), &dims));
   const double epsilon = a.Number("epsilon", 1e-5);
@@ -90,20 +109,20 @@ Status LayerNorm(Call& call, Arguments& a) {
   });
 }
 
-// dy, x, variance, mean, gamma. The type has no epsilon; torch_npu, its one client here, has layers with 1e-5.
+// dy, x, variance, mean, gamma. The type has no epsilon; torch_npu, its one client here, has layers with
+// 1e-5.
 Status LayerNormGrad(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(5, 3));
   constexpr double kEpsilon = 1e-5;
   const TensorView &x = a.In(1)->view, &gamma = a.In(4)->view;
-  const aclIntArray* dims =
-      a.Integers(a.Tail(a.Dims(a.In(1)), std::min(gamma.rank, x.rank)));
+  const aclIntArray* dims = a.Integers(a.Tail(a.Dims(a.In(1)), std::min(gamma.rank, x.rank)));
   RETURN_IF_ERROR(a.status());
   aclTensor* rstd = nullptr;
   RETURN_IF_ERROR(Deviation(a, a.In(2), kEpsilon, &rstd));
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{1, 1, 1}));
   RETURN_IF_ERROR(a.status());
-  return aclnn::LayerNormBackward(call, a.In(0), a.In(1), dims, a.In(3), rstd, a.In(4), a.In(4), mask, a.Out(0), a.Out(1),
-                                  a.Out(2));
+  return aclnn::LayerNormBackward(call, a.In(0), a.In(1), dims, a.In(3), rstd, a.In(4), a.In(4), mask,
+                                  a.Out(0), a.Out(1), a.Out(2));
 }
 
 Status GroupNorm(Call& call, Arguments& a) {
@@ -116,15 +135,16 @@ Status GroupNorm(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   const int64_t inner = n * c > 0 ? x.numel() / (n * c) : 0;
   RETURN_IF_ERROR(a.Before([&](Call& s) {
-    return aclnn::GroupNorm(s, a.In(0), a.In(1), a.In(2), n, c, inner, groups, epsilon, a.Out(0), a.Out(1), rstd);
+    return aclnn::GroupNorm(s, a.In(0), a.In(1), a.In(2), n, c, inner, groups, epsilon, a.Out(0), a.Out(1),
+                            rstd);
   }));
   return Pointwise<1, 1>(call, {rstd}, {a.Out(2)}, [epsilon](const double(&r)[1], double(&y)[1]) {
     y[0] = std::max(0.0, 1 / (r[0] * r[0]) - epsilon);
   });
 }
 
-// x, sum, square_sum, scale, offset, mean, variance. The sums are x's, so x gives the same moments without the
-// cancellation of the difference of squares.
+// x, sum, square_sum, scale, offset, mean, variance. The sums are x's, so x gives the same moments without
+// the cancellation of the difference of squares.
 Status BnTrainingUpdate(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(7, 5));
   const double momentum = a.Real(a.Attr("factor")), epsilon = a.Real(a.Attr("epsilon"));
@@ -132,8 +152,8 @@ Status BnTrainingUpdate(Call& call, Arguments& a) {
   aclTensor* invstd = a.TemporaryLike(a.Out(4), DType::kFloat);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(Variance(a, AllBut(a.In(0), 1), 0, false, a.Out(4)));
-  return aclnn::BatchNorm(call, a.In(0), a.In(3), a.In(4), mean, variance, true, momentum, epsilon, a.Out(0), a.Out(3),
-                          invstd);
+  return aclnn::BatchNorm(call, a.In(0), a.In(3), a.In(4), mean, variance, true, momentum, epsilon, a.Out(0),
+                          a.Out(3), invstd);
 }
 
 // grads, x, batch_mean, batch_variance.
@@ -143,8 +163,8 @@ Status BnTrainingUpdateGrad(Call& call, Arguments& a) {
   RETURN_IF_ERROR(Deviation(a, a.In(3), a.Number("epsilon", 1e-4), &invstd));
   aclTensor *dy = a.TemporaryLike(a.In(2), DType::kFloat), *dyx = a.TemporaryLike(a.In(2), DType::kFloat);
   RETURN_IF_ERROR(a.status());
-  return aclnn::BatchNormReduceBackward(call, a.In(0), a.In(1), a.In(2), invstd, nullptr, true, true, true, dy, dyx,
-                                        a.Out(0), a.Out(1));
+  return aclnn::BatchNormReduceBackward(call, a.In(0), a.In(1), a.In(2), invstd, nullptr, true, true, true,
+                                        dy, dyx, a.Out(0), a.Out(1));
 }
 
 // grads, x, diff_scale, diff_offset, scale, batch_mean, batch_variance.
@@ -165,15 +185,18 @@ Status BnTrainingReduceGrad(Call& call, Arguments& a) {
       y[0] = v[0] * std::sqrt(v[1] + epsilon);
     });
   }));
-  return aclnn::BatchNormElemtBackward(call, a.In(0), a.In(1), a.In(5), invstd, a.In(4), a.In(3), dyx, count, a.Out(0));
+  return aclnn::BatchNormElemtBackward(call, a.In(0), a.In(1), a.In(5), invstd, a.In(4), a.In(3), dyx, count,
+                                       a.Out(0));
 }
 
 Status BnInfer(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(5, 1));
-  aclTensor *mean = a.TemporaryLike(a.In(3), DType::kFloat), *invstd = a.TemporaryLike(a.In(3), DType::kFloat);
+  aclTensor *mean = a.TemporaryLike(a.In(3), DType::kFloat),
+            *invstd = a.TemporaryLike(a.In(3), DType::kFloat);
   const double epsilon = a.Real(a.Attr("epsilon"));
   RETURN_IF_ERROR(a.status());
-  return aclnn::BatchNorm(call, a.In(0), a.In(1), a.In(2), a.In(3), a.In(4), false, 0, epsilon, a.Out(0), mean, invstd);
+  return aclnn::BatchNorm(call, a.In(0), a.In(1), a.In(2), a.In(3), a.In(4), false, 0, epsilon, a.Out(0),
+                          mean, invstd);
 }
 
 // grads, scale, batch_variance.
@@ -192,10 +215,9 @@ Status BnInferGrad(Call& call, Arguments& a) {
     along.push_back(a.View(TensorView::Contiguous(v.data, v.dtype, dims.data(), g.rank - 1)));
   }
   RETURN_IF_ERROR(a.status());
-  return Pointwise<3, 1>(call, {a.In(0), along[0], along[1]}, {a.Out(0)},
-                         [epsilon](const double(&x)[3], double(&y)[1]) {
-                           y[0] = x[0] * x[1] * Reciprocal(x[2], epsilon);
-                         });
+  return Pointwise<3, 1>(
+      call, {a.In(0), along[0], along[1]}, {a.Out(0)},
+      [epsilon](const double(&x)[3], double(&y)[1]) { y[0] = x[0] * x[1] * Reciprocal(x[2], epsilon); });
 }
 
 // grad_output, save_input, mean, invstd, weight, mean_dy, mean_dy_xmu, all of one shape.
@@ -221,9 +243,9 @@ Status SyncBnTrainingUpdate(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));
   const double momentum = a.Number("momentum", 0.1);
   RETURN_IF_ERROR(a.status());
-  return Pointwise<2, 1>(call, {a.In(0), a.In(1)}, {a.Out(0)}, [momentum](const double(&x)[2], double(&y)[1]) {
-    y[0] = (1 - momentum) * x[1] + momentum * x[0];
-  });
+  return Pointwise<2, 1>(
+      call, {a.In(0), a.In(1)}, {a.Out(0)},
+      [momentum](const double(&x)[2], double(&y)[1]) { y[0] = (1 - momentum) * x[1] + momentum * x[0]; });
 }
 
 // mean_all, invert_std_all, count_all and mean_broadcast of [parts, channels]; count_sum and running_var of
@@ -231,7 +253,8 @@ Status SyncBnTrainingUpdate(Call& call, Arguments& a) {
 Status SyncBatchNormGatherStatsWithCounts(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(6, 2));
   const double momentum = a.Number("momentum", 0.1), epsilon = a.Number("epsilon", 1e-3);
-  aclTensor *squares = a.TemporaryLike(a.In(0), DType::kDouble), *total = a.TemporaryLike(a.In(4), DType::kDouble);
+  aclTensor *squares = a.TemporaryLike(a.In(0), DType::kDouble),
+            *total = a.TemporaryLike(a.In(4), DType::kDouble);
   const aclIntArray* rows = a.Integers(int64_t{0});
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) {
@@ -241,8 +264,10 @@ Status SyncBatchNormGatherStatsWithCounts(Call& call, Arguments& a) {
                              y[0] = (variance + distance * distance) * x[2];
                            });
   }));
-  RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::ReduceSum(c, squares, rows, true, ACL_DOUBLE, total); }));
-  aclTensor *invstd = a.Reshape(a.Out(0), {1, total->view.numel()}), *running = a.Reshape(a.Out(1), {1, total->view.numel()});
+  RETURN_IF_ERROR(
+      a.Before([&](Call& c) { return aclnn::ReduceSum(c, squares, rows, true, ACL_DOUBLE, total); }));
+  aclTensor *invstd = a.Reshape(a.Out(0), {1, total->view.numel()}),
+            *running = a.Reshape(a.Out(1), {1, total->view.numel()});
   RETURN_IF_ERROR(a.status());
   return Pointwise<3, 2>(call, {total, a.In(4), a.In(5)}, {invstd, running},
                          [momentum, epsilon](const double(&x)[3], double(&y)[2]) {
@@ -262,7 +287,8 @@ Status ReduceMeanWithCount(Call& call, Arguments& a) {
     return Pointwise<3, 1>(c, {a.In(0), a.In(1), a.In(2)}, {weighted},
                            [](const double(&x)[3], double(&y)[1]) { y[0] = x[0] * x[1] / x[2]; });
   }));
-  return aclnn::ReduceSum(call, weighted, axes, keep, static_cast<aclDataType>(a.Out(0)->view.dtype), a.Out(0));
+  return aclnn::ReduceSum(call, weighted, axes, keep, static_cast<aclDataType>(a.Out(0)->view.dtype),
+                          a.Out(0));
 }
 
 // The client passes the mean too, which the engine finds by itself.
@@ -291,25 +317,28 @@ Status ReduceStdWithMean(Call& call, Arguments& a) {
   aclTensor* variance = a.TemporaryLike(a.Out(0), a.Out(0)->view.dtype);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(Variance(a, dims, correction, keep, variance));
-  return Pointwise<1, 1>(call, {variance}, {a.Out(0)}, [epsilon](const double(&x)[1], double(&y)[1]) {
-    y[0] = Reciprocal(x[0], epsilon);
-  });
+  return Pointwise<1, 1>(call, {variance}, {a.Out(0)},
+                         [epsilon](const double(&x)[1], double(&y)[1]) { y[0] = Reciprocal(x[0], epsilon); });
 }
 
 // The factors that bring each row along `dim` to a norm of at most maxnorm: not the scaled tensor.
 Status Renorm(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 1));
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "x", 1, kMaxRank));
   int dim = 0;
   RETURN_IF_ERROR(call.WrapDim(a.Integer(a.Attr("dim")), a.In(0)->view.rank, "dim", &dim));
   const aclScalar* p = a.Scalar(a.Attr("p"));
   const double most = a.Real(a.Attr("maxnorm"));
   const aclIntArray* axes = a.Integers(AllBut(a.In(0), dim));
-  // One factor per row, first in y's memory: torch_npu also passes a y of x's shape and takes the factors from its front.
+  // One factor per row, first in y's memory: torch_npu also passes a y of x's shape and takes the factors
+  // from its front.
   const TensorView &x = a.In(0)->view, &y = a.Out(0)->view;
   std::vector<int64_t> dims(static_cast<size_t>(x.rank), 1);
   dims[static_cast<size_t>(dim)] = x.dims[dim];
-  if (y.numel() < x.dims[dim]) return call.Invalid("y has shape {}, expected {} elements", ShapeString(y), x.dims[dim]);
-  aclTensor *norms = a.Temporary(DType::kFloat, dims), *factors = a.View(TensorView::Contiguous(y.data, y.dtype, dims.data(), x.rank));
+  if (y.numel() < x.dims[dim])
+    return call.Invalid("y has shape {}, expected {} elements", ShapeString(y), x.dims[dim]);
+  aclTensor *norms = a.Temporary(DType::kFloat, dims),
+            *factors = a.View(TensorView::Contiguous(y.data, y.dtype, dims.data(), x.rank));
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::Norm(c, a.In(0), p, axes, true, norms); }));
   return Pointwise<1, 1>(call, {norms}, {factors}, [most](const double(&x)[1], double(&y)[1]) {
@@ -338,7 +367,8 @@ Status LpNormReduceV2(Call& call, Arguments& a) {
   const aclScalar* scalar = a.Scalar(order);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) {
-    return aclnn::LinalgVectorNorm(c, a.In(0), scalar, axes, keep, static_cast<aclDataType>(norm->view.dtype), norm);
+    return aclnn::LinalgVectorNorm(c, a.In(0), scalar, axes, keep, static_cast<aclDataType>(norm->view.dtype),
+                                   norm);
   }));
   const bool power = std::isfinite(p) && p != 0 && p != 1;
   return Pointwise<1, 1>(call, {norm}, {a.Out(0)}, [power, p](const double(&x)[1], double(&y)[1]) {
@@ -371,9 +401,8 @@ Status DeepNorm(Call& call, Arguments& a) {
   const aclTensor *g = a.As(gamma, DType::kFloat), *b = a.As(a.In(2), DType::kFloat);
   aclTensor* y = a.TemporaryLike(x, DType::kFloat);
   RETURN_IF_ERROR(a.status());
-  RETURN_IF_ERROR(a.Before([&](Call& c) {
-    return aclnn::LayerNorm(c, sum, dims, g, b, epsilon, y, a.Out(0), a.Out(1));
-  }));
+  RETURN_IF_ERROR(a.Before(
+      [&](Call& c) { return aclnn::LayerNorm(c, sum, dims, g, b, epsilon, y, a.Out(0), a.Out(1)); }));
   return aclnn::InplaceCopy(call, a.Out(2), y);
 }
 

@@ -1,4 +1,5 @@
-// Legacy operators that are a formula on single elements and no engine's: computed in double, with broadcasting.
+// Legacy operators that are a formula on single elements and no engine's: computed in double, with
+// broadcasting.
 #pragma once
 
 #include <array>
@@ -8,17 +9,18 @@
 
 namespace anycann::aclop {
 
-// outs[k][i] = f(ins[..][i]) for every element of the outputs, which have one shape that the inputs are broadcast
-// to. f: void(const double (&in)[kIn], double (&out)[kOut]).
+// outs[k][i] = f(ins[..][i]) for every element of the outputs, which have one shape that the inputs are
+// broadcast to. f: void(const double (&in)[kIn], double (&out)[kOut]).
 template <size_t kIn, size_t kOut, class F>
-Status Pointwise(Call& call, const std::array<const aclTensor*, kIn>& ins, const std::array<aclTensor*, kOut>& outs,
-                 F f) {
+Status Pointwise(Call& call, const std::array<const aclTensor*, kIn>& ins,
+                 const std::array<aclTensor*, kOut>& outs, F f) {
   const TensorView& shape = outs[0]->view;
   std::vector<Arg> operands;
   for (const aclTensor* t : ins) {
     TensorView v;
     if (!BroadcastTo(t->view, shape.dims, shape.rank, &v))
-      return call.Invalid("an input of shape {} can't be broadcast to {}", ShapeString(t->view), ShapeString(shape));
+      return call.Invalid("an input of shape {} can't be broadcast to {}", ShapeString(t->view),
+                          ShapeString(shape));
     operands.push_back(In(t, v));
   }
   for (const aclTensor* t : outs) {
@@ -30,7 +32,8 @@ Status Pointwise(Call& call, const std::array<const aclTensor*, kIn>& ins, const
   return call.Launch(operands, Cost{elements * 20, elements * 8}, [f](const Run& t) -> Status {
     std::vector<Dense> in, out;
     for (size_t k = 0; k < kIn; ++k) in.emplace_back(t[static_cast<int>(k)], DType::kDouble, Dense::kRead);
-    for (size_t k = 0; k < kOut; ++k) out.emplace_back(t[static_cast<int>(kIn + k)], DType::kDouble, Dense::kWrite);
+    for (size_t k = 0; k < kOut; ++k)
+      out.emplace_back(t[static_cast<int>(kIn + k)], DType::kDouble, Dense::kWrite);
     ParallelFor(out[0].view().numel(), 1024, [&](int64_t begin, int64_t end) {
       double x[kIn], y[kOut];
       for (int64_t i = begin; i < end; ++i) {

@@ -11,7 +11,8 @@ Status Product(Call& call, Arguments& a, const char* first, const char* second, 
   if (a.Flag(a.Attr(first, false))) x1 = a.Transposed(x1);
   if (a.Flag(a.Attr(second, false))) x2 = a.Transposed(x2);
   RETURN_IF_ERROR(a.status());
-  if (a.Number("offset_x", 0) != 0) return call.Invalid("offset_x is {}, expected 0", a.Number("offset_x", 0));
+  if (a.Number("offset_x", 0) != 0)
+    return call.Invalid("offset_x is {}, expected 0", a.Number("offset_x", 0));
   aclTensor* y = a.Out(0);
   if (bias == nullptr) return aclnn::Matmul(call, x1, x2, y, 0);
   const aclScalar* one = a.Scalar(int64_t{1});
@@ -46,7 +47,8 @@ Status BiasAddGrad(Call& call, Arguments& a) {
     if (d != channels) dims.push_back(d);
   const aclIntArray* axes = a.Integers(Value(dims));
   RETURN_IF_ERROR(a.status());
-  return aclnn::ReduceSum(call, a.In(0), axes, false, static_cast<aclDataType>(a.Out(0)->view.dtype), a.Out(0));
+  return aclnn::ReduceSum(call, a.In(0), axes, false, static_cast<aclDataType>(a.Out(0)->view.dtype),
+                          a.Out(0));
 }
 
 }  // namespace anycann::aclop

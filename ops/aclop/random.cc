@@ -70,8 +70,8 @@ Status DropOutDoMaskV3(Call& call, Arguments& a) {
   });
 }
 
-// `count` places of true elements, drawn without replacement, in no order; places beyond their number are zeros
-// with a mask of false.
+// `count` places of true elements, drawn without replacement, in no order; places beyond their number are
+// zeros with a mask of false.
 Status RandomChoiceWithMask(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(1, 2));
   const TensorView &x = a.In(0)->view, &places = a.Out(0)->view;
@@ -79,9 +79,10 @@ Status RandomChoiceWithMask(Call& call, Arguments& a) {
   const uint64_t seed = static_cast<uint64_t>(a.Integer(a.Attr("seed", int64_t{0}))),
                  stream = static_cast<uint64_t>(a.Integer(a.Attr("seed2", int64_t{0})));
   RETURN_IF_ERROR(a.status());
-  if (count < 0 || places.dims[1] != x.rank || places.dtype != DType::kInt32 || a.Out(1)->view.numel() != count)
-    return call.Invalid("y has shape {} and mask {}, expected [count,{}] and [count] for x {}", ShapeString(places),
-                        ShapeString(a.Out(1)->view), x.rank, ShapeString(x));
+  if (count < 0 || places.dims[1] != x.rank || places.dtype != DType::kInt32 ||
+      a.Out(1)->view.numel() != count)
+    return call.Invalid("y has shape {} and mask {}, expected [count,{}] and [count] for x {}",
+                        ShapeString(places), ShapeString(a.Out(1)->view), x.rank, ShapeString(x));
   return call.Launch({In(a.In(0)), Out(a.Out(0)), Out(a.Out(1))}, Cost{static_cast<double>(x.numel()), 0},
                      [seed, stream](const Run& t) -> Status {
                        const Dense in(t[0], DType::kBool, Dense::kRead);

@@ -200,10 +200,9 @@ Status LaunchForward(Call& call, Arguments& a, const aclTensor* wh, size_t bias)
   RecurrentShape s;
   RETURN_IF_ERROR(ShapeOf(call, a.In(0), a.Out(0), &s));
   const aclTensor *h0 = a.In(bias + 2), *c0 = a.In(bias + 3);
-  RETURN_IF_ERROR(CheckOperands(call, s, {h0, c0},
-                                {a.Out(0), a.Out(1), a.Out(2), a.Out(3), a.Out(4), a.Out(5),
-                                 a.Out(6), a.Out(7)},
-                                a.In(1), wh, a.In(bias)));
+  RETURN_IF_ERROR(CheckOperands(
+      call, s, {h0, c0}, {a.Out(0), a.Out(1), a.Out(2), a.Out(3), a.Out(4), a.Out(5), a.Out(6), a.Out(7)},
+      a.In(1), wh, a.In(bias)));
   if (s.elements() == 0) return call.Nothing();
   OperandList o;
   Places at{};
@@ -226,17 +225,16 @@ Status LaunchBackward(Call& call, Arguments& a, const aclTensor* wh, const aclTe
   RETURN_IF_ERROR(CheckAttributes(call, a));
   RecurrentShape s;
   RETURN_IF_ERROR(ShapeOf(call, a.In(0), a.In(first), &s));
-  const aclTensor *h0 = a.In(first + 1), *c0 = a.In(first + 2), *dy = a.In(first + 5),
-                  *dh = a.In(first + 6), *dc = a.In(first + 7);
+  const aclTensor *h0 = a.In(first + 1), *c0 = a.In(first + 2), *dy = a.In(first + 5), *dh = a.In(first + 6),
+                  *dc = a.In(first + 7);
   const size_t next = wh ? 2 : 1;
-  const aclTensor *dw = a.Out(0), *dwh = wh ? a.Out(1) : nullptr, *db = a.Out(next),
-                  *dx = a.Out(next + 1), *dh0 = a.Out(next + 2), *dc0 = a.Out(next + 3);
+  const aclTensor *dw = a.Out(0), *dwh = wh ? a.Out(1) : nullptr, *db = a.Out(next), *dx = a.Out(next + 1),
+                  *dh0 = a.Out(next + 2), *dc0 = a.Out(next + 3);
   const size_t inputs[LstmCell::kSaved] = {first + 8, first + 9, first + 10, first + 11,
                                            first + 3, first + 4, first + 12};
   RETURN_IF_ERROR(CheckOperands(call, s, {h0, c0, dh, dc, dh0, dc0}, {dy}, a.In(1), wh, b));
   RETURN_IF_ERROR(CheckOperands(call, s, {}, {}, dw, dwh, db));
-  for (size_t i : inputs)
-    RETURN_IF_ERROR(RequireCount(call, a.In(i), "a tensor of all steps", s.elements()));
+  for (size_t i : inputs) RETURN_IF_ERROR(RequireCount(call, a.In(i), "a tensor of all steps", s.elements()));
   RETURN_IF_ERROR(RequireCount(call, dx, "dx", a.In(0)->view.numel()));
   if (s.elements() == 0) return call.Nothing();
   OperandList o;

@@ -18,7 +18,8 @@ Status ReadMode(Arguments& a, Mode* m) {
   const std::string coordinates = a.Text("coordinate_transformation_mode", "half_pixel");
   m->align_corners = coordinates == "align_corners";
   if (coordinates != "align_corners" && coordinates != "half_pixel" && coordinates != "pytorch_half_pixel")
-    return a.call().Invalid("coordinate_transformation_mode is \"{}\", expected align_corners or half_pixel", coordinates);
+    return a.call().Invalid("coordinate_transformation_mode is \"{}\", expected align_corners or half_pixel",
+                            coordinates);
   if (m->name == "cubic" && std::abs(a.Number("cubic_coeff_a", -0.75) + 0.75) > 1e-6)
     return a.call().Invalid("cubic_coeff_a is {}, expected -0.75", a.Number("cubic_coeff_a", -0.75));
   const Value scales = a.Attr("scales", std::vector<double>());
@@ -33,8 +34,9 @@ aclTensor* Line(Arguments& a, const aclTensor* t) {
 }
 
 Status WrongMode(Call& call, const Mode& m, const aclTensor* t) {
-  return call.Invalid("mode is \"{}\" for a tensor of shape {}, expected \"cubic\" of [N,C,H,W] or \"linear\" of [N,C,1,W]",
-                      m.name, ShapeString(t->view));
+  return call.Invalid(
+      "mode is \"{}\" for a tensor of shape {}, expected \"cubic\" of [N,C,H,W] or \"linear\" of [N,C,1,W]",
+      m.name, ShapeString(t->view));
 }
 
 }  // namespace
@@ -62,18 +64,21 @@ Status ResizeGradD(Call& call, Arguments& a) {
   const Value size = a.Attr("original_size");
   if (a.Text("data_format", "NCHW") == "HWNC" && grads->view.rank == 4) {
     // y has the input's shape, but its memory the order that the format says.
-    if (size.size() != 4 || dx->view.rank != 4) return call.Invalid("original_size is {}, expected 4 numbers", size.Show());
+    if (size.size() != 4 || dx->view.rank != 4)
+      return call.Invalid("original_size is {}, expected 4 numbers", size.Show());
     const int64_t n = size.Integer(0), c = size.Integer(1), h = size.Integer(2), w = size.Integer(3);
     if (n * c * h * w != dx->view.numel())
       return call.Invalid("y has shape {}, expected {} elements", ShapeString(dx->view), size.Show());
     grads = a.View(grads->view.Transpose(0, 2).Transpose(1, 3));
-    dx = a.View(TensorView::Contiguous(dx->view.data, dx->view.dtype, {h, w, n, c}).Transpose(0, 2).Transpose(1, 3));
+    dx = a.View(
+        TensorView::Contiguous(dx->view.data, dx->view.dtype, {h, w, n, c}).Transpose(0, 2).Transpose(1, 3));
   }
   RETURN_IF_ERROR(a.status());
   if (m.name == "cubic" && grads->view.rank == 4) {
     const aclIntArray *to = a.Integers(a.Tail(a.Dims(grads), 2)), *from = a.Integers(a.Dims(dx));
     RETURN_IF_ERROR(a.status());
-    return aclnn::UpsampleBicubic2dBackward(call, grads, to, from, m.align_corners, m.scale[0], m.scale[1], dx);
+    return aclnn::UpsampleBicubic2dBackward(call, grads, to, from, m.align_corners, m.scale[0], m.scale[1],
+                                            dx);
   }
   grads = Line(a, grads);
   aclTensor* y = Line(a, a.Out(0));
@@ -87,9 +92,10 @@ Status ResizeGradD(Call& call, Arguments& a) {
 namespace {
 
 Status RequireFloor(Call& call, Arguments& a) {
-  if (a.Text("mode", "nearest") == "nearest" && a.Text("nearest_mode", "round_prefer_floor") == "floor") return Status();
-  return call.Invalid("mode is \"{}\" and nearest_mode \"{}\", expected \"nearest\" and \"floor\"", a.Text("mode", "nearest"),
-                      a.Text("nearest_mode", "round_prefer_floor"));
+  if (a.Text("mode", "nearest") == "nearest" && a.Text("nearest_mode", "round_prefer_floor") == "floor")
+    return Status();
+  return call.Invalid("mode is \"{}\" and nearest_mode \"{}\", expected \"nearest\" and \"floor\"",
+                      a.Text("mode", "nearest"), a.Text("nearest_mode", "round_prefer_floor"));
 }
 
 }  // namespace

@@ -30,34 +30,38 @@ Status RotatedShares(Call& call, Arguments& a, Share share) {
   RETURN_IF_ERROR(a.Require(2, 1));
   const TensorView &x = a.In(0)->view, &q = a.In(1)->view;
   if (x.rank != 3 || q.rank != 3 || x.dims[1] != 5 || q.dims[1] != 5 || x.dims[0] != q.dims[0])
-    return call.Invalid("boxes has shape {} and query_boxes {}, expected [B,5,N] and [B,5,K]", ShapeString(x), ShapeString(q));
+    return call.Invalid("boxes has shape {} and query_boxes {}, expected [B,5,N] and [B,5,K]", ShapeString(x),
+                        ShapeString(q));
   const bool corners = a.Flag(a.Attr("trans", false)), cross = a.Flag(a.Attr("is_cross", true));
   RETURN_IF_ERROR(a.status());
   if (!cross) return call.Invalid("is_cross is false, expected true");
   const int64_t n = x.dims[2], k = q.dims[2], dims[] = {x.dims[0], n, k};
   RETURN_IF_ERROR(call.RequireShape(a.Out(0), "the output", dims, 3));
-  return call.Launch({In(a.In(0)), In(a.In(1)), Out(a.Out(0))}, Cost{300.0 * static_cast<double>(a.Out(0)->view.numel()), 0},
-                     [=](const Run& t) -> Status {
-                       const Dense boxes(t[0], DType::kDouble, Dense::kRead), queries(t[1], DType::kDouble, Dense::kRead);
-                       Dense out(t[2], DType::kDouble, Dense::kWrite);
-                       ParallelFor(out.view().numel(), 32, [&](int64_t begin, int64_t end) {
-                         for (int64_t i = begin; i < end; ++i)
-                           out.ptr<double>()[i] = Shared(BoxAt(boxes, i / (n * k), i / k % n, corners),
-                                                         BoxAt(queries, i / (n * k), i % k, corners), share);
-                       });
-                       out.Commit();
-                       return Status();
-                     });
+  return call.Launch(
+      {In(a.In(0)), In(a.In(1)), Out(a.Out(0))}, Cost{300.0 * static_cast<double>(a.Out(0)->view.numel()), 0},
+      [=](const Run& t) -> Status {
+        const Dense boxes(t[0], DType::kDouble, Dense::kRead), queries(t[1], DType::kDouble, Dense::kRead);
+        Dense out(t[2], DType::kDouble, Dense::kWrite);
+        ParallelFor(out.view().numel(), 32, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i)
+            out.ptr<double>()[i] = Shared(BoxAt(boxes, i / (n * k), i / k % n, corners),
+                                          BoxAt(queries, i / (n * k), i % k, corners), share);
+        });
+        out.Commit();
+        return Status();
+      });
 }
 
 // The candidates that no better one overlaps by more than the threshold, best first, at most `most`.
 // overlap(i, j): of two candidates.
 template <class F>
-std::vector<int64_t> Survivors(const std::vector<int64_t>& candidates, double threshold, int64_t most, F overlap) {
+std::vector<int64_t> Survivors(const std::vector<int64_t>& candidates, double threshold, int64_t most,
+                               F overlap) {
   std::vector<int64_t> kept;
   for (int64_t i : candidates) {
     if (static_cast<int64_t>(kept.size()) >= most) break;
-    if (std::none_of(kept.begin(), kept.end(), [&](int64_t j) { return overlap(i, j) > threshold; })) kept.push_back(i);
+    if (std::none_of(kept.begin(), kept.end(), [&](int64_t j) { return overlap(i, j) > threshold; }))
+      kept.push_back(i);
   }
   return kept;
 }
@@ -80,7 +84,8 @@ double UprightOverlap(const double* boxes, int64_t stride, int64_t i, int64_t j)
     area[b] = (high[b][0] - low[b][0]) * (high[b][1] - low[b][1]);
   }
   double inner = 1;
-  for (int d = 0; d < 2; ++d) inner *= std::max(0.0, std::min(high[0][d], high[1][d]) - std::max(low[0][d], low[1][d]));
+  for (int d = 0; d < 2; ++d)
+    inner *= std::max(0.0, std::min(high[0][d], high[1][d]) - std::max(low[0][d], low[1][d]));
   const double whole = area[0] + area[1] - inner;
   return whole > 0 ? inner / whole : 0;
 }
@@ -99,26 +104,30 @@ Status NonMaxSuppressionV4(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(5, 2));
   const TensorView &boxes = a.In(0)->view, &out = a.Out(0)->view;
   const int64_t n = boxes.rank == 2 ? boxes.dims[0] : -1;
-  if (n < 0 || boxes.dims[1] != 4 || a.In(1)->view.numel() != n || a.Out(1)->view.numel() != 1 || out.rank != 1)
-    return call.Invalid("boxes has shape {}, scores {}, selected_indices {} and valid_outputs {}, expected [N,4], [N], [M], [1]",
-                        ShapeString(boxes), ShapeString(a.In(1)->view), ShapeString(out), ShapeString(a.Out(1)->view));
+  if (n < 0 || boxes.dims[1] != 4 || a.In(1)->view.numel() != n || a.Out(1)->view.numel() != 1 ||
+      out.rank != 1)
+    return call.Invalid(
+        "boxes has shape {}, scores {}, selected_indices {} and valid_outputs {}, expected [N,4], [N], [M], "
+        "[1]",
+        ShapeString(boxes), ShapeString(a.In(1)->view), ShapeString(out), ShapeString(a.Out(1)->view));
   const int64_t most = std::min(a.Integer(a.Constant(2)), out.dims[0]);
   const double overlap = a.Real(a.Constant(3)), score = a.Real(a.Constant(4));
   RETURN_IF_ERROR(a.status());
-  return call.Launch({In(a.In(0)), In(a.In(1)), Out(a.Out(0)), Out(a.Out(1))}, Cost{20.0 * static_cast<double>(n * most), 0},
-                     [=](const Run& t) -> Status {
-                       const Dense b(t[0], DType::kDouble, Dense::kRead), s(t[1], DType::kDouble, Dense::kRead);
-                       Dense chosen(t[2], DType::kInt64, Dense::kWrite), valid(t[3], DType::kInt64, Dense::kWrite);
-                       const auto kept = Survivors(Ranked(s.ptr<double>(), n, score), overlap, most, [&](int64_t i, int64_t j) {
-                         return UprightOverlap(b.ptr<double>(), 4, i, j);
-                       });
-                       std::fill(chosen.ptr<int64_t>(), chosen.ptr<int64_t>() + chosen.view().numel(), int64_t{0});
-                       std::copy(kept.begin(), kept.end(), chosen.ptr<int64_t>());
-                       *valid.ptr<int64_t>() = static_cast<int64_t>(kept.size());
-                       chosen.Commit();
-                       valid.Commit();
-                       return Status();
-                     });
+  return call.Launch(
+      {In(a.In(0)), In(a.In(1)), Out(a.Out(0)), Out(a.Out(1))}, Cost{20.0 * static_cast<double>(n * most), 0},
+      [=](const Run& t) -> Status {
+        const Dense b(t[0], DType::kDouble, Dense::kRead), s(t[1], DType::kDouble, Dense::kRead);
+        Dense chosen(t[2], DType::kInt64, Dense::kWrite), valid(t[3], DType::kInt64, Dense::kWrite);
+        const auto kept =
+            Survivors(Ranked(s.ptr<double>(), n, score), overlap, most,
+                      [&](int64_t i, int64_t j) { return UprightOverlap(b.ptr<double>(), 4, i, j); });
+        std::fill(chosen.ptr<int64_t>(), chosen.ptr<int64_t>() + chosen.view().numel(), int64_t{0});
+        std::copy(kept.begin(), kept.end(), chosen.ptr<int64_t>());
+        *valid.ptr<int64_t>() = static_cast<int64_t>(kept.size());
+        chosen.Commit();
+        valid.Commit();
+        return Status();
+      });
 }
 
 // Boxes of [N, 8], best first: four coordinates, a score, and three numbers for other uses.
@@ -128,13 +137,17 @@ Status NMSWithMask(Call& call, Arguments& a) {
   const int64_t n = x.rank == 2 ? x.dims[0] : -1;
   const double threshold = a.Number("iou_threshold", 0.5);
   RETURN_IF_ERROR(a.status());
-  if (n < 0 || x.dims[1] < 5 || a.Out(0)->view.numel() != 5 * n || a.Out(1)->view.numel() != n || a.Out(2)->view.numel() != n)
-    return call.Invalid("box_scores has shape {} and the outputs {}, {} and {}, expected [N,8], [N,5], [N] and [N]", ShapeString(x),
-                        ShapeString(a.Out(0)->view), ShapeString(a.Out(1)->view), ShapeString(a.Out(2)->view));
-  return call.Launch({In(a.In(0)), Out(a.Out(0)), Out(a.Out(1)), Out(a.Out(2))}, Cost{20.0 * static_cast<double>(n * n), 0},
-                     [=](const Run& t) -> Status {
+  if (n < 0 || x.dims[1] < 5 || a.Out(0)->view.numel() != 5 * n || a.Out(1)->view.numel() != n ||
+      a.Out(2)->view.numel() != n)
+    return call.Invalid(
+        "box_scores has shape {} and the outputs {}, {} and {}, expected [N,8], [N,5], [N] and [N]",
+        ShapeString(x), ShapeString(a.Out(0)->view), ShapeString(a.Out(1)->view),
+        ShapeString(a.Out(2)->view));
+  return call.Launch({In(a.In(0)), Out(a.Out(0)), Out(a.Out(1)), Out(a.Out(2))},
+                     Cost{20.0 * static_cast<double>(n * n), 0}, [=](const Run& t) -> Status {
                        const Dense in(t[0], DType::kDouble, Dense::kRead);
-                       Dense boxes(t[1], DType::kDouble, Dense::kWrite), index(t[2], DType::kInt64, Dense::kWrite),
+                       Dense boxes(t[1], DType::kDouble, Dense::kWrite),
+                           index(t[2], DType::kInt64, Dense::kWrite),
                            mask(t[3], DType::kUint8, Dense::kWrite);
                        std::vector<int64_t> order(static_cast<size_t>(n));
                        std::iota(order.begin(), order.end(), 0);
@@ -164,9 +177,11 @@ Status RotatedNMS(Call& call, Arguments& a) {
   const int64_t limit = a.Integer(a.Attr("max_output_size", int64_t{-1}));
   const bool corners = a.Integer(a.Attr("mode", int64_t{0})) == 1;
   RETURN_IF_ERROR(a.status());
-  if (n < 0 || x.dims[1] != 5 || a.In(1)->view.numel() != n || a.Out(0)->view.numel() < 5 * n || a.Out(1)->view.numel() < n)
-    return call.Invalid("boxes has shape {}, scores {} and the outputs {} and {}, expected [N,5], [N], [N,5] and [N]", ShapeString(x),
-                        ShapeString(a.In(1)->view), ShapeString(a.Out(0)->view), ShapeString(a.Out(1)->view));
+  if (n < 0 || x.dims[1] != 5 || a.In(1)->view.numel() != n || a.Out(0)->view.numel() < 5 * n ||
+      a.Out(1)->view.numel() < n)
+    return call.Invalid(
+        "boxes has shape {}, scores {} and the outputs {} and {}, expected [N,5], [N], [N,5] and [N]",
+        ShapeString(x), ShapeString(a.In(1)->view), ShapeString(a.Out(0)->view), ShapeString(a.Out(1)->view));
   const int64_t most = limit < 0 ? n : limit;
   return call.Launch(
       {In(a.In(0)), In(a.In(1)), Out(a.Out(0)), Out(a.Out(1))}, Cost{300.0 * static_cast<double>(n * n), 0},
@@ -177,10 +192,13 @@ Status RotatedNMS(Call& call, Arguments& a) {
           std::copy_n(b.ptr<double>() + 5 * i, 5, v);
           return RotatedBox::Of(v, corners);
         };
-        const auto kept = Survivors(Ranked(s.ptr<double>(), n, score), overlap, most,
-                                    [&](int64_t i, int64_t j) { return Shared(box(i), box(j), Share::kOfUnion); });
-        const int64_t count = static_cast<int64_t>(kept.size()), box_dims[] = {count, 5}, index_dims[] = {count};
-        Dense boxes(TensorView::Contiguous(t[2].data, t[2].dtype, box_dims, 2), DType::kDouble, Dense::kWrite),
+        const auto kept =
+            Survivors(Ranked(s.ptr<double>(), n, score), overlap, most,
+                      [&](int64_t i, int64_t j) { return Shared(box(i), box(j), Share::kOfUnion); });
+        const int64_t count = static_cast<int64_t>(kept.size()), box_dims[] = {count, 5},
+                      index_dims[] = {count};
+        Dense boxes(TensorView::Contiguous(t[2].data, t[2].dtype, box_dims, 2), DType::kDouble,
+                    Dense::kWrite),
             index(TensorView::Contiguous(t[3].data, t[3].dtype, index_dims, 1), DType::kInt64, Dense::kWrite);
         for (int64_t i = 0; i < count; ++i) {
           index.ptr<int64_t>()[i] = kept[static_cast<size_t>(i)];

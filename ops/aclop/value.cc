@@ -13,7 +13,8 @@ Value::Value(const Attribute& attribute) {
           *this = Value(static_cast<double>(v));
         } else if constexpr (std::is_same_v<T, bool> || std::is_same_v<T, int64_t>) {
           *this = Value(v);
-        } else if constexpr (std::is_same_v<T, std::vector<bool>> || std::is_same_v<T, std::vector<int64_t>>) {
+        } else if constexpr (std::is_same_v<T, std::vector<bool>> ||
+                             std::is_same_v<T, std::vector<int64_t>>) {
           type_ = std::is_same_v<T, std::vector<bool>> ? DType::kBool : DType::kInt64;
           integers_.assign(v.begin(), v.end());
         } else if constexpr (std::is_same_v<T, std::vector<float>>) {

@@ -9,7 +9,8 @@ namespace anycann::aclop {
 namespace {
 
 // True when the elements of a view lie within memory of `count` elements.
-bool Within(const std::vector<int64_t>& dims, const std::vector<int64_t>& strides, int64_t offset, int64_t count) {
+bool Within(const std::vector<int64_t>& dims, const std::vector<int64_t>& strides, int64_t offset,
+            int64_t count) {
   __int128 low = offset, high = offset;
   for (size_t i = 0; i < dims.size(); ++i) {
     if (dims[i] == 0) return true;
@@ -20,8 +21,8 @@ bool Within(const std::vector<int64_t>& dims, const std::vector<int64_t>& stride
 }
 
 // The view of t's memory that sizes, strides and an offset in elements describe.
-Status StridedView(Arguments& a, const aclTensor* t, const Value& sizes, const Value& strides, const Value& offset,
-                   TensorView* view) {
+Status StridedView(Arguments& a, const aclTensor* t, const Value& sizes, const Value& strides,
+                   const Value& offset, TensorView* view) {
   std::vector<int64_t> dims, steps;
   if (sizes.absent() || strides.absent() || sizes.size() != strides.size() || sizes.size() > kMaxRank)
     return a.call().Invalid("size is {} and stride {}, expected as many of both, at most {}", sizes.Show(),
@@ -34,8 +35,8 @@ Status StridedView(Arguments& a, const aclTensor* t, const Value& sizes, const V
   const int64_t first = a.Integer(offset);
   RETURN_IF_ERROR(a.status());
   if (!Within(dims, steps, first, t->view.numel()))
-    return a.call().Invalid("size {}, stride {} and offset {} reach beyond the {} elements of the tensor", sizes.Show(),
-                            strides.Show(), first, t->view.numel());
+    return a.call().Invalid("size {}, stride {} and offset {} reach beyond the {} elements of the tensor",
+                            sizes.Show(), strides.Show(), first, t->view.numel());
   *view = TensorView::Contiguous(t->view.bytes() + first * SizeOf(t->view.dtype), t->view.dtype, dims.data(),
                                  static_cast<int>(dims.size()));
   std::copy(steps.begin(), steps.end(), view->strides);
@@ -43,10 +44,17 @@ Status StridedView(Arguments& a, const aclTensor* t, const Value& sizes, const V
 }
 
 Status CopyOf(Call& call, Arguments& a, const TensorView& target, const TensorView& source) {
+  TensorView broadcast;
+  if (!target.SameShape(source) && BroadcastTo(source, target.dims, target.rank, &broadcast)) {
+    aclTensor *in = a.View(broadcast), *out = a.View(target);
+    RETURN_IF_ERROR(a.status());
+    return aclnn::InplaceCopy(call, out, in);
+  }
   if (target.numel() != source.numel() || (!target.SameShape(source) && !target.contiguous()))
     return call.Invalid("y has shape {}, expected {}", ShapeString(target), ShapeString(source));
-  const TensorView to =
-      target.SameShape(source) ? target : TensorView::Contiguous(target.data, target.dtype, source.dims, source.rank);
+  const TensorView to = target.SameShape(source)
+                            ? target
+                            : TensorView::Contiguous(target.data, target.dtype, source.dims, source.rank);
   aclTensor *in = a.View(source), *out = a.View(to);
   RETURN_IF_ERROR(a.status());
   return aclnn::InplaceCopy(call, out, in);
@@ -71,14 +79,15 @@ Status ReadPaddings(Arguments& a, const aclTensor* x, const Value& v, bool pairs
 using PadFunction = Status (*)(Call&, const aclTensor*, const aclIntArray*, aclTensor*);
 using PadGradFunction = Status (*)(Call&, const aclTensor*, const aclTensor*, const aclIntArray*, aclTensor*);
 constexpr PadFunction kReflect[] = {aclnn::ReflectionPad1d, aclnn::ReflectionPad2d, aclnn::ReflectionPad3d};
-constexpr PadFunction kReplicate[] = {aclnn::ReplicationPad1d, aclnn::ReplicationPad2d, aclnn::ReplicationPad3d};
+constexpr PadFunction kReplicate[] = {aclnn::ReplicationPad1d, aclnn::ReplicationPad2d,
+                                      aclnn::ReplicationPad3d};
 constexpr PadGradFunction kReflectGrad[] = {aclnn::ReflectionPad1dBackward, aclnn::ReflectionPad2dBackward,
                                             aclnn::ReflectionPad3dBackward};
-constexpr PadGradFunction kReplicateGrad[] = {aclnn::ReplicationPad1dBackward, aclnn::ReplicationPad2dBackward,
-                                              aclnn::ReplicationPad3dBackward};
+constexpr PadGradFunction kReplicateGrad[] = {
+    aclnn::ReplicationPad1dBackward, aclnn::ReplicationPad2dBackward, aclnn::ReplicationPad3dBackward};
 
-// The last 1 to 3 dimensions of the padding, the last one first, as torch's functions take them. They also want one
-// or two dimensions before: `lead` says how many the tensor lacks.
+// The last 1 to 3 dimensions of the padding, the last one first, as torch's functions take them. They also
+// want one or two dimensions before: `lead` says how many the tensor lacks.
 Status InnerPaddings(Arguments& a, const Paddings& p, std::vector<int64_t>* inner, size_t* count) {
   const size_t rank = p.before.size();
   size_t first = rank;
@@ -86,7 +95,8 @@ Status InnerPaddings(Arguments& a, const Paddings& p, std::vector<int64_t>* inne
     if (p.before[d] != 0 || p.after[d] != 0) first = d;
   *count = std::max<size_t>(rank - first, 1);
   if (*count > 3 || *count >= rank)
-    return a.call().Invalid("paddings reach {} dimensions of {}, expected the last 1 to 3 behind another one", *count, rank);
+    return a.call().Invalid("paddings reach {} dimensions of {}, expected the last 1 to 3 behind another one",
+                            *count, rank);
   for (size_t d = rank; d-- > rank - *count;) {
     inner->push_back(p.before[d]);
     inner->push_back(p.after[d]);
@@ -128,6 +138,19 @@ Status PadBy(Call& call, Arguments& a, const Paddings& p, const std::string& mod
 
 }  // namespace
 
+// The columns come as [N, C, kH * kW, L] too.
+Status Col2im(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 1));
+  const aclTensor* x = a.In(0);
+  const TensorView& v = x->view;
+  if (v.rank == 4) x = a.Reshape(x, {v.dims[0], v.dims[1] * v.dims[2], v.dims[3]});
+  const aclIntArray *size = a.Integers(a.Constant(1)), *kernel = a.Integers(a.Attr("kernel_size")),
+                    *dilation = a.Integers(a.Attr("dilation")), *padding = a.Integers(a.Attr("padding")),
+                    *stride = a.Integers(a.Attr("stride"));
+  RETURN_IF_ERROR(a.status());
+  return aclnn::Im2colBackward(call, x, size, kernel, dilation, padding, stride, a.Out(0));
+}
+
 // torch_npu leaves empty tensors out: there may be none.
 Status ConcatD(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(0, 1));
@@ -145,11 +168,12 @@ Status Slice(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   TensorView v = a.In(0)->view;
   if (offsets.size() != static_cast<size_t>(v.rank) || sizes.size() != offsets.size())
-    return call.Invalid("offsets are {} and size {}, expected a number for each of {} dimensions", offsets.Show(),
-                        sizes.Show(), v.rank);
+    return call.Invalid("offsets are {} and size {}, expected a number for each of {} dimensions",
+                        offsets.Show(), sizes.Show(), v.rank);
   for (int d = 0; d < v.rank; ++d) {
     const int64_t first = offsets.Integer(static_cast<size_t>(d));
-    const int64_t wanted = sizes.Integer(static_cast<size_t>(d)), n = wanted == -1 ? v.dims[d] - first : wanted;
+    const int64_t wanted = sizes.Integer(static_cast<size_t>(d)),
+                  n = wanted == -1 ? v.dims[d] - first : wanted;
     if (first < 0 || n < 0 || first > v.dims[d] || n > v.dims[d] - first)
       return call.Invalid("offsets {} and size {} reach beyond x of shape {}", offsets.Show(), sizes.Show(),
                           ShapeString(a.In(0)->view));
