@@ -59,7 +59,7 @@ stage torch pytests tests/torch_npu
 stage models pytests tests/models
 stage faults pytests tests/faults
 stage allocation allocation
-stage sweep "$anycann" run "$python" tests/sweep/sweep.py --jobs "$jobs"
+stage sweep "$anycann" run "$python" tests/sweep/sweep.py --all --quick --quiet --jobs "$jobs"
 export ASAN_OPTIONS=detect_leaks=1:strict_string_checks=1 UBSAN_OPTIONS=print_stacktrace=1
 stage asan unit asan
 stage fuzz fuzz
