@@ -32,9 +32,9 @@ class Client:
 
     def tensor(self, draw, usual):
         """Mostly the call's usual type and shape, so that the operators themselves are reached."""
-        dtype, shape = (usual[0] if draw.random() < 0.8 else draw.choice(list(DTYPES)), usual[1] if draw.random() < 0.7 else draw.choice(SHAPES))
-        bad = draw.random() < 0.02
-        if bad:
+        dtype = usual[0] if draw.random() < 0.8 else draw.choice(list(DTYPES))
+        shape = usual[1] if draw.random() < 0.7 else draw.choice(SHAPES)
+        if draw.random() < 0.02:
             shape = draw.choice(BAD_SHAPES)
         descriptor = self.acl.aclCreateTensorDesc(dtype, len(shape), (ctypes.c_int64 * len(shape))(*shape), draw.choice([0, 2]))
         self.acl.aclSetTensorPlaceMent(ctypes.c_void_p(descriptor), draw.choice([0, 0, 1, 2]))

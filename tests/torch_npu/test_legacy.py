@@ -72,7 +72,8 @@ def test_dtype_cast():
 
 def test_masked_fill_range():
     x = randn(4, 32)
-    start, end = torch.tensor([[0, 5, 2, 30], [8, 9, 10, 11]], dtype=torch.int32), torch.tensor([[3, 6, 2, 32], [9, 12, 11, 20]], dtype=torch.int32)
+    start = torch.tensor([[0, 5, 2, 30], [8, 9, 10, 11]], dtype=torch.int32)
+    end = torch.tensor([[3, 6, 2, 32], [9, 12, 11, 20]], dtype=torch.int32)
     value = torch.tensor([1.0, -2.0])
     expected = x.clone()
     for loop in range(2):
@@ -303,7 +304,8 @@ def test_bounding_boxes():
 
 def test_rotated_box_coding():
     weight = torch.ones(5).npu()
-    anchor, truth = torch.tensor([[[30.69], [32.6], [45.94], [59.88], [-44.53]]]), torch.tensor([[[30.44], [18.72], [33.22], [45.56], [8.5]]])
+    anchor = torch.tensor([[[30.69], [32.6], [45.94], [59.88], [-44.53]]])
+    truth = torch.tensor([[[30.44], [18.72], [33.22], [45.56], [8.5]]])
     delta = torch_npu.npu_rotated_box_encode(anchor.npu(), truth.npu(), weight)
     near(delta, torch.tensor([[[-0.4253], [-0.5166], [-1.7021], [-0.0162], [1.1328]]]), rtol=2e-3, atol=1e-3)
     near(torch_npu.npu_rotated_box_decode(anchor.npu(), delta, weight), truth, rtol=1e-3, atol=1e-3)
