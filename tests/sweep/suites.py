@@ -98,7 +98,9 @@ def _operator_trials(index, dtype, count, backward):
             return values, sample.input.gather(dim, indices)
 
         final = lambda result: result
-        if not backward and op.name in DECOMPOSITIONS:
+        if backward:
+            pass
+        elif op.name in DECOMPOSITIONS:
             final = invariant
         elif op.name in UNORDERED_TIES and not sample.kwargs.get("stable"):
             final = lambda result: result if isinstance(result, torch.Tensor) and op.name != "argsort" else without_ties(result)
