@@ -2,6 +2,7 @@
 #include "aclnn_ops.h"
 #include "base/vector_math.h"
 #include "ops/elementwise/arithmetic.h"
+#include "ops/elementwise/complex_math.h"
 #include "ops/elementwise/map.h"
 
 namespace anycann {
@@ -18,6 +19,18 @@ template <class T>
 struct LogSumExpBaseE {
   T operator()(T a, T b) const { return Combine(a, b, math::Log1p(math::Exp(-std::abs(a - b)))); }
 };
+// The operand with the larger real part is taken out.
+template <class T>
+struct LogSumExpBaseE<std::complex<T>> {
+  std::complex<T> operator()(std::complex<T> a, std::complex<T> b) const {
+    const std::complex<T> max = a.real() < b.real() ? b : a, min = a.real() < b.real() ? a : b;
+    for (T part : {a.real(), a.imag(), b.real(), b.imag()})
+      if (std::isnan(part)) return {std::numeric_limits<T>::quiet_NaN(), std::numeric_limits<T>::quiet_NaN()};
+    if (std::isinf(max.real()) && max.real() == min.real())
+      return max.real() < 0 ? min : std::log(std::exp(min) + std::exp(max));
+    return max + math::Log1p(std::exp(min - max));
+  }
+};
 template <class T>
 struct LogSumExpBase2 {
   T operator()(T a, T b) const {
@@ -26,9 +39,9 @@ struct LogSumExpBase2 {
   }
 };
 
-template <template <class> class F>
+template <template <class> class F, int set>
 Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const aclTensor* out) {
-  return MapBinary<kFloatTypes>(
+  return MapBinary<set>(
       call, self, other, out, ToFloating(Promote(self->view.dtype, other->view.dtype)),
       [](auto tag) { return F<typename decltype(tag)::type>{}; }, 30);
 }
@@ -36,10 +49,10 @@ Status Tensors(Call& call, const aclTensor* self, const aclTensor* other, const 
 }  // namespace
 
 Status aclnn::LogAddExp(Call& call, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  return Tensors<LogSumExpBaseE>(call, self, other, out);
+  return Tensors<LogSumExpBaseE, kFloatingTypes>(call, self, other, out);
 }
 Status aclnn::LogAddExp2(Call& call, const aclTensor* self, const aclTensor* other, aclTensor* out) {
-  return Tensors<LogSumExpBase2>(call, self, other, out);
+  return Tensors<LogSumExpBase2, kFloatTypes>(call, self, other, out);
 }
 
 }  // namespace anycann

@@ -1,6 +1,9 @@
 // Normally distributed numbers; mean and standard deviation are numbers or tensors.
+#include <cmath>
+
 #include "aclnn_ops.h"
 #include "ops/random/draw.h"
+#include "ops/random/real_parts.h"
 
 namespace anycann {
 namespace {
@@ -33,6 +36,10 @@ Status CheckStd(Call& call, const aclTensor* out, float std) {
 }
 
 Status Normal(Call& call, const aclTensor* out, float mean, float std, const Seeding& seeding) {
+  if (IsComplex(out->view.dtype)) {  // the variance is shared between the parts
+    const RealParts parts(out);
+    return parts.get() ? Normal(call, parts.get(), mean, std / std::sqrt(2.0f), seeding) : call.NoMemory();
+  }
   RETURN_IF_ERROR(CheckStd(call, out, std));
   if (out->view.dtype == DType::kDouble)
     return LaunchRandomMap<double>(call, &DrawNormalDouble, seeding, {}, out, Constants<double>{mean, std});

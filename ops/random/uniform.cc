@@ -5,6 +5,7 @@
 #include "aclnn_ops.h"
 #include "base/vector_math.h"
 #include "ops/random/draw.h"
+#include "ops/random/real_parts.h"
 
 namespace anycann {
 namespace {
@@ -29,6 +30,10 @@ struct UniformDouble {
 
 Status Uniform(Call& call, const aclTensor* self, double from, double to, const Seeding& seeding) {
   const DType type = self->view.dtype;
+  if (IsComplex(type)) {
+    const RealParts parts(self);
+    return parts.get() ? Uniform(call, parts.get(), from, to, seeding) : call.NoMemory();
+  }
   if (!IsFloating(type)) return call.Invalid("selfRef has type {}, expected a floating type", Name(type));
   if (!(from <= to)) return call.Invalid("from is {} and to is {}, expected from <= to", from, to);
   if (!std::isfinite(to - from)) return call.Invalid("to - from is {}, which is not finite", to - from);

@@ -71,6 +71,41 @@ struct LogSumExpFold {
   }
 };
 
+// Complex terms: the largest real part is taken out; an infinite one stays.
+template <class T>
+struct ComplexLogSumExpFold {
+  struct Shifted {
+    double max;
+    Complex128 sum;  // of exp(x - max)
+  };
+  using In = std::complex<T>;
+  using Acc = Shifted;
+  using Out = Complex128;
+  Acc Init() const { return {-HUGE_VAL, 0}; }
+  void Row(Acc& acc, const In* x, int64_t n, int64_t) const {
+    for (int64_t i = 0; i < n; ++i) Merge(acc, {x[i].real(), std::exp(Complex128(0, x[i].imag()))});
+  }
+  void Merge(Acc& acc, const Acc& later) const {
+    if (later.max == -HUGE_VAL) return;
+    if (acc.max == -HUGE_VAL) {
+      acc = later;
+    } else if (!std::isfinite(acc.max) || !std::isfinite(later.max)) {
+      // Beside an infinity finite terms vanish.
+      if (std::isfinite(acc.max))
+        acc = later;
+      else if (!std::isfinite(later.max))
+        acc = {acc.max + later.max, acc.sum + later.sum};
+    } else {
+      const double scale = std::exp(-std::abs(acc.max - later.max));
+      acc.sum = acc.max >= later.max ? acc.sum + later.sum * scale : acc.sum * scale + later.sum;
+      acc.max = std::max(acc.max, later.max);
+    }
+  }
+  Out Finish(const Acc& acc, int64_t) const {
+    return acc.max == -HUGE_VAL ? Out(acc.max, 0) : acc.max + std::log(acc.sum);
+  }
+};
+
 }  // namespace
 
 Status aclnn::LogSumExp(Call& call, const aclTensor* self, const aclIntArray* dim, bool keepDim,
@@ -81,8 +116,12 @@ Status aclnn::LogSumExp(Call& call, const aclTensor* self, const aclIntArray* di
   const DType read = ToFloating(self->view.dtype);
   RETURN_IF_ERROR(call.RequireCastable(read, out, "out"));
   Status status;
-  if (!VisitCompute<kFloatTypes>(read, [&](auto tag) {
-        status = LaunchReduce(call, self, mask, {out}, LogSumExpFold<typename decltype(tag)::type>{}, 20);
+  if (!VisitCompute<kFloatingTypes>(read, [&](auto tag) {
+        using T = typename decltype(tag)::type;
+        if constexpr (std::is_same_v<T, Complex64> || std::is_same_v<T, Complex128>)
+          status = LaunchReduce(call, self, mask, {out}, ComplexLogSumExpFold<typename T::value_type>{}, 60);
+        else
+          status = LaunchReduce(call, self, mask, {out}, LogSumExpFold<T>{}, 20);
       }))
     return Unsupported(call, self->view.dtype);
   return status;

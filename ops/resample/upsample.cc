@@ -2,6 +2,7 @@
 // with their gradients. Scales are the factors that the caller gave; not positive means: take them from the
 // sizes.
 #include <algorithm>
+#include <cmath>
 
 #include "aclnn_ops.h"
 #include "ops/call.h"
@@ -130,9 +131,16 @@ void MakeAllTaps(const Sizes& s, Filter filter, bool align_corners, bool transpo
   }
 }
 
+// Values of a uint8 image: computed in float32, rounded to the nearest, cut to the range (cubic filters
+// overshoot).
+void RoundToBytes(float* values, int64_t n) {
+  for (int64_t i = 0; i < n; ++i) values[i] = std::clamp(std::nearbyint(values[i]), 0.0f, 255.0f);
+}
+
 Status LaunchFilter(Call& call, const aclTensor* in, const aclTensor* out, const Sizes& s, Filter filter,
                     bool align_corners, bool transposed) {
-  const DType compute = ComputeType(in->view.dtype);
+  const bool bytes = in->view.dtype == DType::kUint8 && !transposed;
+  const DType compute = bytes ? DType::kFloat : ComputeType(in->view.dtype);
   if (!IsFloating(compute)) return Unsupported(call, compute);
   if (out->view.empty()) return call.Nothing();
   return call.Launch({In(in), Out(out)}, CostOf(in->view, out->view, 4), [=](const Run& t) -> Status {
@@ -141,6 +149,7 @@ Status LaunchFilter(Call& call, const aclTensor* in, const aclTensor* out, const
     const Dense source(t[0], compute, Dense::kRead);
     Dense result(t[1], compute, Dense::kWrite);
     Resample(source.ptr<void>(), t[0].dims[0] * t[0].dims[1], taps, result.ptr<void>(), compute);
+    if (bytes && t[1].dtype == DType::kUint8) RoundToBytes(result.ptr<float>(), t[1].numel());
     result.Commit();
     return Status();
   });

@@ -83,7 +83,8 @@ struct Spacing {
   double operator()(int64_t i) const {
     const bool from_start = i < steps / 2;
     const int64_t n = from_start ? i : steps - i - 1;
-    if (integral) return std::fma(from_start ? step : -step, static_cast<double>(n), from_start ? start : end);
+    if (integral)
+      return std::fma(from_start ? step : -step, static_cast<double>(n), from_start ? start : end);
     return from_start ? start + step * static_cast<double>(n) : end - step * static_cast<double>(n);
   }
 };
@@ -98,6 +99,21 @@ Status ReadSpacing(Call& call, const aclScalar* start, const aclScalar* end, int
   *s = {from, steps == 1 ? from : to, steps > 1 ? (to - from) / static_cast<double>(steps - 1) : 0, steps,
         integral};
   return Status();
+}
+
+// The same between complex ends, each value through f.
+template <class F>
+Status LaunchComplex(Call& call, const aclScalar* start, const aclScalar* end, int64_t steps,
+                     const aclTensor* out, F f) {
+  const Complex128 a = start->value.ToComplex(), b = end->value.ToComplex();
+  const Complex128 step = steps > 1 ? (b - a) / static_cast<double>(steps - 1) : 0;
+  return LaunchSequence<kComplexTypes>(call, out, [=](auto tag) {
+    using T = typename decltype(tag)::type;
+    return [=](int64_t i) {
+      return static_cast<T>(f(i < steps / 2 || steps == 1 ? a + step * static_cast<double>(i)
+                                                          : b - step * static_cast<double>(steps - i - 1)));
+    };
+  });
 }
 
 }  // namespace
@@ -118,17 +134,8 @@ Status aclnn::Linspace(Call& call, const aclScalar* start, const aclScalar* end,
                        aclTensor* out) {
   Spacing s;
   RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, out, "out", &s));
-  if (IsComplex(out->view.dtype)) {
-    const Complex128 a = start->value.ToComplex(), b = end->value.ToComplex();
-    const Complex128 step = steps > 1 ? (b - a) / static_cast<double>(steps - 1) : 0;
-    return LaunchSequence<kComplexTypes>(call, out, [=](auto tag) {
-      using T = typename decltype(tag)::type;
-      return [=](int64_t i) {
-        return static_cast<T>(i < steps / 2 || steps == 1 ? a + step * static_cast<double>(i)
-                                                          : b - step * static_cast<double>(steps - i - 1));
-      };
-    });
-  }
+  if (IsComplex(out->view.dtype))
+    return LaunchComplex(call, start, end, steps, out, [](Complex128 x) { return x; });
   return LaunchSequence<kRealTypes | kBoolType>(call, out, [=](auto) { return s; });
 }
 
@@ -136,6 +143,9 @@ Status aclnn::LogSpace(Call& call, const aclScalar* start, const aclScalar* end,
                        const aclTensor* result) {
   Spacing s;
   RETURN_IF_ERROR(ReadSpacing(call, start, end, steps, result, "result", &s));
+  if (IsComplex(result->view.dtype))
+    return LaunchComplex(call, start, end, steps, result,
+                         [base](Complex128 x) { return std::pow(Complex128(base), x); });
   return LaunchSequence<kRealTypes>(call, result,
                                     [=](auto) { return [=](int64_t i) { return std::pow(base, s(i)); }; });
 }

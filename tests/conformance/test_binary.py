@@ -32,7 +32,7 @@ TENSORS = {
     "BitwiseAndTensor": (torch.bitwise_and, [*INTS, torch.bool], None),
     "BitwiseOrTensor": (torch.bitwise_or, [*INTS, torch.bool], None),
     "BitwiseXorTensor": (torch.bitwise_xor, [*INTS, torch.bool], None),
-    "Atan2": (torch.atan2, [*FLOATS], None), "LogAddExp": (torch.logaddexp, FLOATS, None),
+    "Atan2": (torch.atan2, [*FLOATS], None), "LogAddExp": (torch.logaddexp, [*FLOATS, *cases.COMPLEX], None),
     "LogAddExp2": (torch.logaddexp2, FLOATS, None),
     "ClampMinTensor": (lambda a, b: torch.clamp(a, min=b), REAL, None),
     "ClampMaxTensor": (lambda a, b: torch.clamp(a, max=b), REAL, None),

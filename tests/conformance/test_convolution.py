@@ -71,6 +71,22 @@ def forward(case, transposed, x, w, b, out):
 
 
 @pytest.mark.parametrize("transposed", [False, True])
+def test_integers(transposed):
+    for case in filter(lambda c: valid(c, transposed), PLAIN):
+        x, w, b = operands(case, torch.int64, transposed)
+        x, w = x * 2**40 + 3, w * 2**21 + 1  # products that wrap
+        for layout in ("contiguous", "strided"):
+            x, w = cases.lay(x, layout), cases.lay(w, layout)
+            for bias in (b, None):
+                expected = reference(case, transposed, x, w, bias)
+                out = cases.empty(expected.shape, torch.int64, layout)
+                forward(case, transposed, x, w, bias, out)
+                cases.compare(out, expected)
+    with pytest.raises(aclnn.Failed, match="weight has type float32, expected int64 as input has"):
+        forward(case, transposed, x, w.float(), None, out)
+
+
+@pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_forward(dtype, transposed):
     for case in filter(lambda c: valid(c, transposed), PLAIN):

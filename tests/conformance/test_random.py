@@ -76,6 +76,19 @@ def test_distributions(dtype):
     assert t.min() >= 0 and t.isfinite().all()
 
 
+@pytest.mark.parametrize("dtype", cases.COMPLEX)
+def test_complex_distributions(dtype):
+    t = torch.empty(N // 2, dtype=dtype)
+    draw("InplaceUniform", t)
+    for part in (t.real, t.imag):
+        assert distance(part, lambda x: (x + 2) / 5) < 1.5 * LIMIT
+    draw("InplaceNormal", t)
+    for part in (t.real, t.imag):
+        assert distance(part, normal_cdf(1, 2 / math.sqrt(2))) < 1.5 * LIMIT
+    centred = t - t.mean()
+    assert abs((centred.real * centred.imag).mean()) < 0.05
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_uniform_below_upper_bound(dtype):
     t = torch.empty(N, dtype=dtype)

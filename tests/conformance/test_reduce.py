@@ -205,6 +205,16 @@ def test_log_sum_exp(dtype):
           lambda x, d, k: torch.logsumexp(x.double(), d, k), [dtype if dtype.is_floating_point else torch.float32], low=-40, high=40)
 
 
+@pytest.mark.parametrize("dtype", cases.COMPLEX)
+def test_log_sum_exp_complex(dtype):
+    check("LogSumExp", dtype, lambda x, d, k, out: aclnn.call("LogSumExp", x, d, k, out), torch.logsumexp, [dtype], low=-3, high=3)
+    x = torch.tensor([complex("-inf"), complex(1, 2), complex("-inf")], dtype=dtype)
+    for part in (x, x[:1], x[:0]):
+        out = torch.empty((), dtype=dtype)
+        aclnn.call("LogSumExp", part, [0], False, out)
+        cases.compare(out, torch.logsumexp(part.to(torch.complex128), 0))
+
+
 @pytest.mark.parametrize("dtype", cases.ALL)
 def test_trace(dtype):
     to = dtype if dtype.is_floating_point or dtype.is_complex else torch.int64

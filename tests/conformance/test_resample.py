@@ -78,6 +78,19 @@ def test_filters(name, align, dtype):
                           expected=backward(cases.wide(grad), result, shape, align, *scales))
 
 
+@pytest.mark.parametrize("align", [False, True])
+@pytest.mark.parametrize("name", ["Bilinear2d", "Bicubic2d", "Bilinear2dAA", "Bicubic2dAA"])
+def test_byte_images(name, align):
+    """Rounded to the nearest: at most half a step from the exact value."""
+    forward = getattr(A, FILTERS[name][1])
+    for shape, result in shapes(2):
+        x = cases.values(shape, torch.uint8, 0, 255, seed=3)
+        out = torch.empty((*shape[:2], *result), dtype=torch.uint8)
+        aclnn.call(f"Upsample{name}", x, result, align, 0.0, 0.0, out)
+        exact = forward(x.double(), result, align, None, None).clamp(0, 255)
+        assert (out.double() - exact).abs().max() <= 0.5 + 1e-4
+
+
 def test_sizes_are_checked():
     with pytest.raises(aclnn.Failed, match=r"out has shape \[1,1,4,4\], expected \[1,1,4,5\]"):
         aclnn.call("UpsampleBilinear2d", torch.rand(1, 1, 2, 2), [4, 5], False, 0.0, 0.0, torch.rand(1, 1, 4, 4))

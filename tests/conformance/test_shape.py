@@ -209,10 +209,15 @@ def test_sequences(dtype):
     check("Arange", 30, -9 if dtype != torch.uint8 else 2, -2,
           expected=torch.arange(30, -9 if dtype != torch.uint8 else 2, -2).to(dtype))
     if dtype.is_complex:
+        check("Linspace", 1 + 2j, -3j, 7, expected=torch.linspace(1 + 2j, -3j, 7, dtype=torch.complex128), dtype=dtype)
+        check("LogSpace", 1 + 2j, -3j, 7, 2.0, expected=torch.logspace(1 + 2j, -3j, 7, 2.0, dtype=torch.complex128), dtype=dtype)
         return
     check("Range", 2, 29, 3, expected=torch.arange(2, 30, 3, dtype=dtype))
     check("Linspace", 3, 90, 13, expected=torch.linspace(3, 90, 13, dtype=dtype if integral else torch.float64), dtype=dtype)
     check("Linspace", 3, 90, 1, expected=torch.linspace(3, 90, 1, dtype=torch.float64), dtype=dtype)
+    if integral:  # every value is rounded once: 21 * 3 / 49 is below 9 / 7 in float32
+        check("Linspace", 4, 7, 50, expected=torch.linspace(4, 7, 50, dtype=dtype))
+        check("Linspace", 7, 0, 50, expected=torch.linspace(7, 0, 50, dtype=dtype))
     if not integral:
         check("Arange", 0.0, 1.0, 0.1, expected=torch.arange(0.0, 1.0, 0.1, dtype=torch.float64), dtype=dtype)
         check("LogSpace", 0.0, 3.0, 7, 2.0, expected=torch.logspace(0, 3, 7, 2.0, dtype=torch.float64), dtype=dtype)

@@ -105,11 +105,11 @@ def run_trial(trial, names, answer):
     if error is not None:
         return "error", f"{type(error).__name__}: {error}"
     metadata_only = trial.metadata_only or answer["random"]
-    actual = trial.final(actual)
-    difference = compare(trial.final(expected), actual, metadata_only, trial.inputs)
+    expected, actual = trial.final(expected), trial.final(actual)
+    difference = compare(expected, actual, metadata_only, trial.inputs)
     if difference and trial.wide and not metadata_only:
         exact, refusal = attempt(trial.wide)
-        if refusal is None and compare(narrow(trial.final(exact), actual), actual, False, trial.inputs) is None:
+        if refusal is None and compare(narrow(trial.final(exact), expected), actual, False, trial.inputs) is None:
             return None
     return difference and ("wrong", difference)
 
