@@ -25,6 +25,8 @@ UNINITIALISED = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty
 # Where elements are equal, PyTorch promises no order of their indices: name -> position of `dim` after the input.
 UNORDERED_TIES = {"sort": 0, "argsort": 0, "topk": 1, "kthvalue": 1, "mode": 0, "median": 0, "nanmedian": 0}
 ROUNDED = (torch.float16, torch.bfloat16)
+# Images of bytes, which the CPU device interpolates with weights of few bits and rounds between the dimensions.
+FIXED_POINT = {"_upsample_bilinear2d_aa", "nn.functional.interpolate", "nn.functional.upsample_bilinear"}
 OPTIMIZER_STEPS = 5
 
 
@@ -107,7 +109,8 @@ def _operator_trials(index, dtype, count, backward):
         cpu = (sample.input, sample.args, sample.kwargs)
         npu = (to_npu(sample.input), *cpu[1:]) if op.name in HOST_ARGUMENTS else to_npu(cpu)
         again, run = copy(cpu), gradients if backward else call
-        doubles = widen(cpu) if dtype in ROUNDED and not backward else None
+        rounded = dtype in ROUNDED or (dtype == torch.uint8 and op.name in FIXED_POINT)
+        doubles = widen(cpu, dtype) if rounded and not backward else None
         yield Trial(describe(cpu), lambda: run(cpu), lambda: run(npu), lambda: run(again), copy(cpu),
                     metadata_only=op.name in UNINITIALISED,
                     final=final, wide=doubles and (lambda: run(doubles)))
