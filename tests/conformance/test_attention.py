@@ -242,7 +242,7 @@ def test_strided_heads():
 @pytest.mark.parametrize("change,part", [
     (dict(n=3), "headNum is 3"), (dict(layout="XYZ"), "inputLayout is XYZ"), (dict(sparse=9), "sparseMode is 9"),
     (dict(keep=0.5), "dropMask is absent"), (dict(mask=torch.zeros(3, 3, dtype=torch.bool)), "attenMask has shape [3,3]"),
-    (dict(k=torch.zeros(1, 3, 5, 8)), "don't match"), (dict(out=torch.zeros(1, 2, 4, 7)), "attention output has shape [1,2,4,7]"),
+    (dict(k=torch.zeros(1, 3, 5, 8)), "don't match"), (dict(out=torch.zeros(1, 2, 4, 7)), "attentionOut has shape [1,2,4,7]"),
 ])
 def test_errors(change, part):
     a = dict(q=torch.zeros(1, 2, 4, 8), k=torch.zeros(1, 2, 5, 8), v=torch.zeros(1, 2, 5, 8), out=torch.zeros(1, 2, 4, 8), n=2,
