@@ -10,35 +10,41 @@ TOLERANCE = {torch.float64: (1e-9, 1e-9), torch.float32: (2e-4, 2e-5), torch.flo
              torch.complex64: (2e-4, 2e-5), torch.complex128: (1e-9, 1e-9)}
 
 
-def _move_tensor(x, storages):
-    """A tensor on the device with its strides and offset, in a copy of its whole storage. Tensors that share their memory
-    still do afterwards."""
+def _place_tensor(x, device, storages):
+    """A copy on the device, with the tensor's strides and offset in a copy of its whole storage. Tensors that share their
+    memory still do afterwards."""
     if x.layout != torch.strided or x.is_nested or x.is_conj() or x.is_neg() or x.is_quantized:
-        return x.detach().to("npu").requires_grad_(x.requires_grad)
+        return x.detach().to(device, copy=True).requires_grad_(x.requires_grad)
     storage = x.untyped_storage()
     key = (storage.data_ptr(), x.dtype)
     if key not in storages or not storage.data_ptr():
-        storages[key] = torch.empty(0, dtype=x.dtype).set_(storage, 0, (storage.nbytes() // x.element_size(),)).to("npu")
+        flat = torch.empty(0, dtype=x.dtype).set_(storage, 0, (storage.nbytes() // x.element_size(),))
+        storages[key] = flat.to(device, copy=True)
     return storages[key].as_strided(x.shape, x.stride(), x.storage_offset()).requires_grad_(x.requires_grad)
 
 
-def to_npu(value):
+def _place(value, device):
     tensors, storages = {}, {}
 
     def move(x):
         if isinstance(x, torch.Tensor) and x.device.type == "cpu":
             if id(x) not in tensors:
-                tensors[id(x)] = _move_tensor(x, storages)
+                tensors[id(x)] = _place_tensor(x, device, storages)
             return tensors[id(x)]
         if isinstance(x, torch.device) or x == "cpu" and isinstance(x, str):
-            return torch.device("npu")
+            return torch.device(device)
         return x
     return pytree.tree_map(move, value)
 
 
+def to_npu(value):
+    """The same values on the device."""
+    return _place(value, "npu")
+
+
 def copy(value):
     """The same values in tensors of their own, on the CPU."""
-    return pytree.tree_map(lambda x: x.detach().clone().requires_grad_(x.requires_grad) if isinstance(x, torch.Tensor) else x, value)
+    return _place(value, "cpu")
 
 
 def widen(value, dtype):
