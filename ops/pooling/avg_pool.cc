@@ -60,7 +60,8 @@ void AddWindows(const PoolDim& dim, const Scratch<PoolWindow>& windows, const T*
   if (dim.kernel == 0) {
     for (int64_t o = 0; o < dim.out; ++o) {
       T sum = 0;
-      for (int64_t i = windows[o].start; i < windows[o].start + windows[o].count; ++i) sum += row[i];
+      for (int64_t i = windows[o].start; i < windows[o].start + windows[o].count; ++i)
+        sum = arithmetic::Add(sum, row[i]);
       sums[o] = sum;
     }
     return;
@@ -72,11 +73,11 @@ void AddWindows(const PoolDim& dim, const Scratch<PoolWindow>& windows, const T*
     const int64_t hi = base >= dim.in ? 0 : std::min(dim.out, (dim.in - 1 - base) / s + 1);
     const T* p = row + base;
     if (s == 1)
-      for (int64_t o = lo; o < hi; ++o) sums[o] += p[o];
+      for (int64_t o = lo; o < hi; ++o) sums[o] = arithmetic::Add(sums[o], p[o]);
     else if (s == 2)
-      for (int64_t o = lo; o < hi; ++o) sums[o] += p[2 * o];
+      for (int64_t o = lo; o < hi; ++o) sums[o] = arithmetic::Add(sums[o], p[2 * o]);
     else
-      for (int64_t o = lo; o < hi; ++o) sums[o] += p[s * o];
+      for (int64_t o = lo; o < hi; ++o) sums[o] = arithmetic::Add(sums[o], p[s * o]);
   }
 }
 
