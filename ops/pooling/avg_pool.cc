@@ -49,6 +49,15 @@ struct Windows {
 };
 
 template <class T>
+T Share(T sum, T rows, T columns) {
+  const T size = arithmetic::Mul(rows, columns);
+  if constexpr (std::is_integral_v<T>)
+    return arithmetic::DivTruncated(sum, size);
+  else
+    return sum / size;
+}
+
+template <class T>
 void AddRow(T* __restrict to, const T* __restrict from, int64_t n) {
   for (int64_t i = 0; i < n; ++i) to[i] = arithmetic::Add(to[i], from[i]);
 }
@@ -96,7 +105,7 @@ void ForwardPlane(const PoolGeometry& g, const Windows<T>& w, const T* in, T* ou
       }
       AddWindows(g.d[2], w.w, source, out);
       const T rows = w.OfRow(wd, wh);
-      for (int64_t o = 0; o < g.d[2].out; ++o) out[o] /= rows * w.along_width[o];
+      for (int64_t o = 0; o < g.d[2].out; ++o) out[o] = Share(out[o], rows, w.along_width[o]);
     }
 }
 
@@ -110,8 +119,9 @@ void BackwardPlane(const PoolGeometry& g, const Windows<T>& w, const T* dout, T*
       const T rows = w.OfRow(wd, wh);
       std::fill(row, row + width, T(0));
       for (int64_t o = 0; o < g.d[2].out; ++o) {
-        const T share = dout[o] / (rows * w.along_width[o]);
-        for (int64_t i = w.w[o].start; i < w.w[o].start + w.w[o].count; ++i) row[i] += share;
+        const T share = Share(dout[o], rows, w.along_width[o]);
+        for (int64_t i = w.w[o].start; i < w.w[o].start + w.w[o].count; ++i)
+          row[i] = arithmetic::Add(row[i], share);
       }
       for (int64_t i = 0; i < wd.count; ++i)
         for (int64_t j = 0; j < wh.count; ++j)
