@@ -240,6 +240,8 @@ Status aclnn::EmbeddingBag(Call& call, const aclTensor* weight, const aclTensor*
   if (perSampleWeights != nullptr && perSampleWeights->view.numel() != count)
     return call.Invalid("perSampleWeights has shape {}, expected [{}]", ShapeString(perSampleWeights->view),
                         count);
+  if (mode == 2 && maxIndices->view.rank == 2)
+    RETURN_IF_ERROR(call.RequireShape(maxIndices, "maxIndices", expected, 2));
   if (output->view.empty()) return call.Nothing();
   std::vector<Arg> args = {In(weight),      In(indices),  In(offsets),    Out(output),
                            Out(offset2bag), Out(bagSize), Out(maxIndices)};
