@@ -219,7 +219,8 @@ Status aclnn::UnfoldGrad(Call& call, const aclTensor* gradOut, const aclIntArray
                            TensorView windows = sum.view();
                            if (windows.rank > 0) {
                              windows = windows.Narrow(d, k, t[0].dims[d]);
-                             windows.strides[d] *= step;
+                             if (windows.dims[d] > 1)
+                               windows.strides[d] *= step;  // one window alone may have any step
                            }
                            RunElementwise(add, {windows}, {windows, t[0].Select(t[0].rank - 1, k)}, &plus);
                          }
