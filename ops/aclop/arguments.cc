@@ -110,23 +110,16 @@ bool Arguments::Numbers(const Value& v, const char* wanted) {
   return false;
 }
 
-int64_t Arguments::Integer(const Value& v) {
-  if (!Numbers(v, "a number")) return 0;
-  if (v.size() != 1) {
-    Fail(call_.Invalid("a value is {}, expected one number", v.Show()));
-    return 0;
-  }
-  return v.Integer(0);
+bool Arguments::OneNumber(const Value& v) {
+  if (!Numbers(v, "a number")) return false;
+  if (v.size() == 1) return true;
+  Fail(call_.Invalid("a value is {}, expected one number", v.Show()));
+  return false;
 }
 
-double Arguments::Real(const Value& v) {
-  if (!Numbers(v, "a number")) return 0;
-  if (v.size() != 1) {
-    Fail(call_.Invalid("a value is {}, expected one number", v.Show()));
-    return 0;
-  }
-  return v.Real(0);
-}
+int64_t Arguments::Integer(const Value& v) { return OneNumber(v) ? v.Integer(0) : 0; }
+
+double Arguments::Real(const Value& v) { return OneNumber(v) ? v.Real(0) : 0; }
 
 aclScalar* Arguments::Scalar(const Value& v) {
   if (v.real()) {

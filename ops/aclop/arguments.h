@@ -169,6 +169,7 @@ class Arguments {
     if (status_.ok()) status_ = std::move(status);
   }
   bool Numbers(const Value& v, const char* wanted);
+  bool OneNumber(const Value& v);
   template <class H>
   H* Keep(std::vector<H*>& kept, H* handle);
 

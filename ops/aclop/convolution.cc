@@ -152,18 +152,24 @@ TensorView As4d(const aclTensor* dense, const TensorView& like) {
   return TensorView::Contiguous(dense->view.data, like.dtype, like.dims, like.rank);
 }
 
+// The attributes, and input 1 as the engine's filter.
+Status ReadWithFilter(Arguments& a, const aclTensor* image, Depthwise* d, aclTensor** filter) {
+  RETURN_IF_ERROR(ReadDepthwise(a, image, d));
+  RETURN_IF_ERROR(a.call().RequireRank(a.In(1), "filter", 4, 4));
+  const TensorView by_channel = ByChannel(a.In(1)->view, d->channels);
+  *filter = DepthwiseFilter(a, a.In(1)->view, d->channels);
+  RETURN_IF_ERROR(a.status());
+  return CopyStep(a, As4d(*filter, by_channel), by_channel);
+}
+
 }  // namespace
 
 // x, filter, bias.
 Status DepthwiseConv2D(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(2, 1));
   Depthwise d;
-  RETURN_IF_ERROR(ReadDepthwise(a, a.In(0), &d));
-  RETURN_IF_ERROR(call.RequireRank(a.In(1), "filter", 4, 4));
-  const TensorView by_channel = ByChannel(a.In(1)->view, d.channels);
-  aclTensor* filter = DepthwiseFilter(a, a.In(1)->view, d.channels);
-  RETURN_IF_ERROR(a.status());
-  RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
+  aclTensor* filter;
+  RETURN_IF_ERROR(ReadWithFilter(a, a.In(0), &d, &filter));
   return aclnn::Convolution(call, a.In(0), filter, a.In(2), d.stride, d.padding, d.dilation, false,
                             d.no_padding, d.channels, a.Out(0), 0);
 }
@@ -172,13 +178,10 @@ Status DepthwiseConv2D(Call& call, Arguments& a) {
 Status DepthwiseConv2DBackpropInput(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 1));
   Depthwise d;
-  RETURN_IF_ERROR(ReadDepthwise(a, a.Out(0), &d));
-  RETURN_IF_ERROR(call.RequireRank(a.In(1), "filter", 4, 4));
-  const TensorView by_channel = ByChannel(a.In(1)->view, d.channels);
-  aclTensor* filter = DepthwiseFilter(a, a.In(1)->view, d.channels);
+  aclTensor* filter;
+  RETURN_IF_ERROR(ReadWithFilter(a, a.Out(0), &d, &filter));
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{1, 0, 0}));
   RETURN_IF_ERROR(a.status());
-  RETURN_IF_ERROR(CopyStep(a, As4d(filter, by_channel), by_channel));
   return aclnn::ConvolutionBackward(call, a.In(2), a.Out(0), filter, nullptr, d.stride, d.padding, d.dilation,
                                     false, d.no_padding, static_cast<int>(d.channels), mask, 0, a.Out(0),
                                     nullptr, nullptr);

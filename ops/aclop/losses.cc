@@ -38,32 +38,34 @@ int64_t Blank(Arguments& a, const aclTensor* log_probs) {
   return v.rank > 0 && v.dims[v.rank - 1] > 0 && blank >= 0 ? blank % v.dims[v.rank - 1] : blank;
 }
 
-}  // namespace
-
-Status KLDiv(Call& call, Arguments& a) {
-  RETURN_IF_ERROR(a.Require(2, 1));
+// The divergence or its gradient by run(call, reduction, log_target, out), and "batchmean" by a division
+// after it.
+template <class F>
+Status Divergence(Call& call, Arguments& a, size_t inputs, const aclTensor* input, F run) {
+  RETURN_IF_ERROR(a.Require(inputs, 1));
   Reduction r;
-  RETURN_IF_ERROR(ReadReduction(a, a.In(0), &r));
+  RETURN_IF_ERROR(ReadReduction(a, input, &r));
   const bool logarithm = a.Flag(a.Attr("log_target", false));
   aclTensor* y = r.divide == 1 ? a.Out(0) : a.TemporaryLike(a.Out(0), a.Out(0)->view.dtype);
   RETURN_IF_ERROR(a.status());
-  if (r.divide == 1) return aclnn::KlDiv(call, a.In(0), a.In(1), r.code, logarithm, y);
-  RETURN_IF_ERROR(a.Before([&](Call& c) { return aclnn::KlDiv(c, a.In(0), a.In(1), r.code, logarithm, y); }));
+  if (r.divide == 1) return run(call, r.code, logarithm, y);
+  RETURN_IF_ERROR(a.Before([&](Call& c) { return run(c, r.code, logarithm, y); }));
   return Divided(call, a, y, r.divide);
+}
+
+}  // namespace
+
+Status KLDiv(Call& call, Arguments& a) {
+  return Divergence(call, a, 2, a.In(0), [&](Call& c, int64_t reduction, bool logarithm, aclTensor* y) {
+    return aclnn::KlDiv(c, a.In(0), a.In(1), reduction, logarithm, y);
+  });
 }
 
 // grad, input, target.
 Status KlDivLossGrad(Call& call, Arguments& a) {
-  RETURN_IF_ERROR(a.Require(3, 1));
-  Reduction r;
-  RETURN_IF_ERROR(ReadReduction(a, a.In(1), &r));
-  const bool logarithm = a.Flag(a.Attr("log_target", false));
-  aclTensor* y = r.divide == 1 ? a.Out(0) : a.TemporaryLike(a.Out(0), a.Out(0)->view.dtype);
-  RETURN_IF_ERROR(a.status());
-  if (r.divide == 1) return aclnn::KlDivBackward(call, a.In(0), a.In(1), a.In(2), r.code, logarithm, y);
-  RETURN_IF_ERROR(a.Before(
-      [&](Call& c) { return aclnn::KlDivBackward(c, a.In(0), a.In(1), a.In(2), r.code, logarithm, y); }));
-  return Divided(call, a, y, r.divide);
+  return Divergence(call, a, 3, a.In(1), [&](Call& c, int64_t reduction, bool logarithm, aclTensor* y) {
+    return aclnn::KlDivBackward(c, a.In(0), a.In(1), a.In(2), reduction, logarithm, y);
+  });
 }
 
 Status LpLoss(Call& call, Arguments& a) {

@@ -2,8 +2,8 @@
 #include <cmath>
 
 #include "aclnn_ops.h"
+#include "ops/complex_parts.h"
 #include "ops/random/draw.h"
-#include "ops/random/real_parts.h"
 
 namespace anycann {
 namespace {

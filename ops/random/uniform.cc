@@ -4,8 +4,8 @@
 
 #include "aclnn_ops.h"
 #include "base/vector_math.h"
+#include "ops/complex_parts.h"
 #include "ops/random/draw.h"
-#include "ops/random/real_parts.h"
 
 namespace anycann {
 namespace {

@@ -10,14 +10,23 @@
 namespace anycann {
 namespace {
 
+template <class Sum>
 struct ScaledSum {
-  double max, sum;  // of exp(x - max)
+  double max;
+  Sum sum;  // of exp(x - max)
+
+  // Both maxima are finite.
+  void Add(const ScaledSum& later) {
+    const double scale = std::exp(-std::abs(max - later.max));
+    sum = max >= later.max ? sum + later.sum * scale : sum * scale + later.sum;
+    max = std::max(max, later.max);
+  }
 };
 
 template <class T>
 struct LogSumExpFold {
   using In = T;
-  using Acc = ScaledSum;
+  using Acc = ScaledSum<double>;
   using Out = double;
   Acc Init() const { return {-HUGE_VAL, 0}; }
   void Row(Acc& acc, const T* x, int64_t n, int64_t) const {
@@ -62,9 +71,7 @@ struct LogSumExpFold {
         acc.max = acc.max + later.max;  // NaN or infinity: it is the result
       return;
     }
-    const double scale = std::exp(-std::abs(acc.max - later.max));
-    acc.sum = acc.max >= later.max ? acc.sum + later.sum * scale : acc.sum * scale + later.sum;
-    acc.max = std::max(acc.max, later.max);
+    acc.Add(later);
   }
   double Finish(const Acc& acc, int64_t) const {
     return std::isinf(acc.max) || acc.max != acc.max ? acc.max : acc.max + std::log(acc.sum);
@@ -74,12 +81,8 @@ struct LogSumExpFold {
 // Complex terms: the largest real part is taken out; an infinite one stays.
 template <class T>
 struct ComplexLogSumExpFold {
-  struct Shifted {
-    double max;
-    Complex128 sum;  // of exp(x - max)
-  };
   using In = std::complex<T>;
-  using Acc = Shifted;
+  using Acc = ScaledSum<Complex128>;
   using Out = Complex128;
   Acc Init() const { return {-HUGE_VAL, 0}; }
   void Row(Acc& acc, const In* x, int64_t n, int64_t) const {
@@ -96,9 +99,7 @@ struct ComplexLogSumExpFold {
       else if (!std::isfinite(later.max))
         acc = {acc.max + later.max, acc.sum + later.sum};
     } else {
-      const double scale = std::exp(-std::abs(acc.max - later.max));
-      acc.sum = acc.max >= later.max ? acc.sum + later.sum * scale : acc.sum * scale + later.sum;
-      acc.max = std::max(acc.max, later.max);
+      acc.Add(later);
     }
   }
   Out Finish(const Acc& acc, int64_t) const {

@@ -5,6 +5,7 @@
 
 #include "aclnn_ops.h"
 #include "ops/call.h"
+#include "ops/complex_parts.h"
 #include "ops/convert.h"
 #include "ops/operand.h"
 
@@ -359,10 +360,7 @@ Status aclnn::Flatten(Call& call, const aclTensor* self, int64_t axis, aclTensor
 
 Status aclnn::Complex(Call& call, const aclTensor* real, const aclTensor* imag, aclTensor* out) {
   const TensorView& o = out->view;
-  const DType part = o.dtype == DType::kComplex128  ? DType::kDouble
-                     : o.dtype == DType::kComplex64 ? DType::kFloat
-                     : o.dtype == DType::kComplex32 ? DType::kFloat16
-                                                    : DType::kUndefined;
+  const DType part = PartType(o.dtype);
   if (part == DType::kUndefined)
     return call.Invalid("out has type {}, expected a complex one", Name(o.dtype));
   for (const aclTensor* t : {real, imag})

@@ -93,6 +93,8 @@ def _operator_trials(index, dtype, count, backward):
 
         def without_ties(result):
             """Indices become the elements that they choose."""
+            if isinstance(result, torch.Tensor) and op.name != "argsort":
+                return result  # no indices: the median of all elements
             values, indices = ([], result) if op.name == "argsort" else result
             given = sample.args[UNORDERED_TIES[op.name]:]
             dim = sample.kwargs.get("dim", given[0] if given else -1)
@@ -100,12 +102,10 @@ def _operator_trials(index, dtype, count, backward):
             return values, sample.input.gather(dim, indices)
 
         final = lambda result: result
-        if backward:
-            pass
-        elif op.name in DECOMPOSITIONS:
+        if not backward and op.name in DECOMPOSITIONS:
             final = invariant
-        elif op.name in UNORDERED_TIES and not sample.kwargs.get("stable"):
-            final = lambda result: result if isinstance(result, torch.Tensor) and op.name != "argsort" else without_ties(result)
+        elif not backward and op.name in UNORDERED_TIES and not sample.kwargs.get("stable"):
+            final = without_ties
         cpu = (sample.input, sample.args, sample.kwargs)
         npu = (to_npu(sample.input), *cpu[1:]) if op.name in HOST_ARGUMENTS else to_npu(cpu)
         again, run = copy(cpu), gradients if backward else call
@@ -216,12 +216,15 @@ def _optimizer_trials(index, dtype, count):
         yield Trial(f"{describe({**given.kwargs, **implementation})}", lambda: run("cpu"), lambda: run("npu"), lambda: run("cpu"))
 
 
-# name -> (entries(dtype), trials(index, dtype, count))
+_FORWARD = (lambda dtype: _operators(dtype, False), lambda *a: _operator_trials(*a, backward=False))
+_BACKWARD = (lambda dtype: _operators(dtype, True), lambda *a: _operator_trials(*a, backward=True))
+
+# name -> (entries(dtype), trials(index, dtype, count)); the worker sends the legacy ones another way
 SUITES = {
-    "forward": (lambda dtype: _operators(dtype, False), lambda *a: _operator_trials(*a, backward=False)),
-    "backward": (lambda dtype: _operators(dtype, True), lambda *a: _operator_trials(*a, backward=True)),
-    "legacy": (lambda dtype: _operators(dtype, False), lambda *a: _operator_trials(*a, backward=False)),
-    "legacy_backward": (lambda dtype: _operators(dtype, True), lambda *a: _operator_trials(*a, backward=True)),
+    "forward": _FORWARD,
+    "backward": _BACKWARD,
+    "legacy": _FORWARD,
+    "legacy_backward": _BACKWARD,
     "errors": (_wrong_calls, _wrong_call_trials),
     "modules": (_modules, _module_trials),
     "optimizers": (_optimizers, _optimizer_trials),
