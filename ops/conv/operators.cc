@@ -56,7 +56,7 @@ Status ReadAttributes(Call& call, int axes, const aclIntArray* stride, const acl
   a->conv.axes = axes;
   a->conv.transposed = transposed;
   a->conv.groups = groups;
-  if (groups < 1) return call.Invalid("groups is {}, expected at least 1", groups);
+  if (groups < 1 || groups > INT32_MAX) return call.Invalid("groups is {}, expected at least 1", groups);
   RETURN_IF_ERROR(ReadList(call, stride, "stride", axes, 1, a->conv.stride));
   RETURN_IF_ERROR(ReadList(call, dilation, "dilation", axes, 1, a->conv.dilation));
   if (transposed)
@@ -81,9 +81,9 @@ Status OutputSize(Call& call, const Attributes& a, const TensorView& in, const T
   for (int i = kAxes - a.conv.axes; i < kAxes; ++i) {
     const int d = i - (kAxes - a.conv.axes);
     const int64_t size = in.dims[in.rank - a.conv.axes + d], kernel = weight.dims[2 + d];
-    const int64_t span = a.conv.dilation[i] * (kernel - 1) + 1;
     if (kernel < 1 || kernel > INT32_MAX || size > INT32_MAX)
       return call.Invalid("kernel {} over input {} is out of range", ShapeString(weight), ShapeString(in));
+    const int64_t span = a.conv.dilation[i] * (kernel - 1) + 1;
     const int64_t room = size + a.conv.pad[i] + a.pad_after[i] - span;
     dims[d] = a.conv.transposed ? (size - 1) * a.conv.stride[i] - a.conv.pad[i] - a.pad_after[i] + span +
                                       a.output_padding[i]

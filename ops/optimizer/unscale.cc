@@ -6,6 +6,7 @@
 
 #include "aclnn_ops.h"
 #include "ops/convert.h"
+#include "ops/elementwise/arithmetic.h"
 #include "ops/foreach/foreach.h"
 
 namespace anycann {
@@ -109,7 +110,7 @@ Status aclnn::AmpUpdateScale(Call& call, const aclTensor* currentScale, const ac
         if (ReadDouble(t[2]) != 0) {
           scale = static_cast<float>(scale * backoffFactor);
           tracker = 0;
-        } else if (++tracker == growthInterval) {
+        } else if ((tracker = arithmetic::Add(tracker, int64_t{1})) == growthInterval) {
           const float grown = static_cast<float>(scale * growthFactor);
           if (std::isfinite(grown)) scale = grown;
           tracker = 0;

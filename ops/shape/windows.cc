@@ -60,8 +60,9 @@ Status CheckColumns(Call& call, const TensorView& image, const Windows& w, const
   int64_t expected[3];
   int rank = 0;
   if (batched) expected[rank++] = image.dims[0];
-  expected[rank++] = image.dims[batched ? 1 : 0] * w.kernel[0] * w.kernel[1];
-  expected[rank++] = w.out[0] * w.out[1];
+  if (__builtin_mul_overflow(image.dims[batched ? 1 : 0], w.kernel[0] * w.kernel[1], &expected[rank++]) ||
+      __builtin_mul_overflow(w.out[0], w.out[1], &expected[rank++]))
+    return call.Invalid("the windows of image {} are too many for memory", ShapeString(image));
   return call.RequireShape(columns, name, expected, rank);
 }
 
