@@ -137,6 +137,7 @@ void PackStrided(void* dst, const void* src, int64_t stride, int64_t n, int64_t 
     std::memcpy(dst, src, static_cast<size_t>(n * size));
     return;
   }
+  if (n <= 0) return;  // there may be no element to repeat
   VisitBytes(size, [&](auto x) {
     using T = decltype(x);
     const T* s = static_cast<const T*>(src);

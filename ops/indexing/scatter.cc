@@ -110,6 +110,8 @@ Status ScatterTensor(Call& call, const aclTensor* self, int64_t dim, const aclTe
   if (!index->view.empty()) RETURN_IF_ERROR(CheckIndex(call, src, "src", -1, index));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", self, "self"));
   RETURN_IF_ERROR(call.RequireDType(src, "src", self->view.dtype));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", index, "index"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", src, "src"));
   RETURN_IF_ERROR(call.RequireCastable(src->view.dtype, out, "out"));
   if (out->view.empty()) return call.Nothing();
   const Cost cost{static_cast<double>(src->view.numel()), 2 * Bytes(out->view) + 2 * Bytes(src->view)};
@@ -161,6 +163,7 @@ Status aclnn::ScatterValue(Call& call, const aclTensor* self, int64_t dim, const
   RETURN_IF_ERROR(call.WrapDim(dim, self->view.rank, "dim", &d));
   RETURN_IF_ERROR(CheckIndex(call, self, "self", d, index));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", self, "self"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", index, "index"));
   if (out->view.empty()) return call.Nothing();
   const bool nothing = index->view.empty();
   const DType type = r.combine == ScatterReduction::kSet ? out->view.dtype : ComputeType(out->view.dtype);

@@ -20,7 +20,13 @@ struct PoolGeometry {
   PoolDim d[3];
   int64_t in_plane() const { return d[0].in * d[1].in * d[2].in; }
   int64_t out_plane() const { return d[0].out * d[1].out * d[2].out; }
-  int64_t taps() const { return d[0].kernel * d[1].kernel * d[2].kernel; }
+  // The largest number if the kernel is larger than any memory.
+  int64_t taps() const {
+    int64_t area, volume;
+    const bool over = __builtin_mul_overflow(d[0].kernel, d[1].kernel, &area) ||
+                      __builtin_mul_overflow(area, d[2].kernel, &volume);
+    return over ? INT64_MAX : volume;
+  }
 };
 
 // What one output position covers of a dimension: `count` in-positions from `start` on, `dilation` apart;

@@ -175,8 +175,8 @@ class OffsetTable {
 
 // The table where it pays; the shape alone decides, so that backward knows what forward's taps mean.
 std::optional<OffsetTable> MakeTable(const PoolGeometry& g, const Taps& taps) {
-  const bool small = g.d[2].kernel > 0 && g.d[2].out < 48 && g.out_plane() * g.taps() <= kMaxTable &&
-                     g.in_plane() < INT32_MAX;
+  const bool small = g.d[2].kernel > 0 && g.d[2].out < 48 &&
+                     g.taps() <= kMaxTable / std::max<int64_t>(1, g.out_plane()) && g.in_plane() < INT32_MAX;
   if (!small || !taps.all_inside(g)) return std::nullopt;
   return std::optional<OffsetTable>(std::in_place, g, taps);
 }

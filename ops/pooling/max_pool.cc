@@ -46,10 +46,13 @@ Status LaunchForward(Call& call, const PoolGeometry& g, PoolPlace place, const a
                      const aclTensor* out, const aclTensor* places) {
   RETURN_IF_ERROR(RequireReal(call, in, "self"));
   RETURN_IF_ERROR(call.RequireDType(out, "out", in->view.dtype));
+  constexpr int64_t kMostTaps = int64_t{1} << 28;  // a table of them is kept while it runs
+  if (g.taps() > kMostTaps)
+    return call.Invalid("the kernel has {} elements, expected at most {}", g.taps(), kMostTaps);
   if (in->view.empty()) return call.Nothing();
   const char* op = call.op();
   const DType type = in->view.dtype;
-  const Cost cost{static_cast<double>(out->view.numel() * g.taps()),
+  const Cost cost{static_cast<double>(out->view.numel()) * static_cast<double>(g.taps()),
                   static_cast<double>(in->view.nbytes() + out->view.nbytes())};
   if (place == PoolPlace::kNone)
     return call.Launch({In(in), Out(out)}, cost, [op, g, type](const Run& t) -> Status {

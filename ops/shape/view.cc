@@ -8,6 +8,7 @@
 #include "ops/complex_parts.h"
 #include "ops/convert.h"
 #include "ops/operand.h"
+#include "ops/overlap.h"
 
 namespace anycann {
 namespace {
@@ -135,6 +136,7 @@ Status aclnn::Roll(Call& call, const aclTensor* x, const aclIntArray* shifts, co
     return call.Invalid("shifts has {} values, expected {}", shifts->size, flat ? 1 : dims->size);
   if (!flat && x->view.rank == 0)
     return call.Invalid("dims has {} values, but x has no dimensions", dims->size);
+  RETURN_IF_ERROR(RequireApart(call, out, "out", x, "x"));
   if (out->view.empty()) return call.Nothing();
   const Cost cost{0, 2.0 * static_cast<double>(out->view.nbytes())};
   if (flat) {
