@@ -1,6 +1,7 @@
 // Legacy convolutions. The shape that the client gives a result counts, also where it is smaller than the
 // windows that fit: torch_npu's gradients of transposed convolutions leave the last ones out.
 #include <algorithm>
+#include <bit>
 
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
@@ -221,6 +222,49 @@ Status ConvTranspose(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.status());
   return aclnn::Convolution(call, a.In(1), a.In(2), a.In(3), g.strides, g.padding, g.dilations, true,
                             output_padding, g.groups, a.Out(0), 0);
+}
+
+// x and filter (int8), scale (the bits of a float32 for each channel, in integers of 64 bits), bias (int32):
+// the sums of products and bias, which are exact, times the scale.
+Status QuantConv2D(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(3, 1));
+  Geometry g;
+  RETURN_IF_ERROR(ReadGeometry(a, a.In(0), &g));
+  RETURN_IF_ERROR(call.RequireDType(a.In(0), "x", DType::kInt8));
+  RETURN_IF_ERROR(call.RequireDType(a.In(1), "filter", DType::kInt8));
+  RETURN_IF_ERROR(call.RequireDType(a.Out(0), "y", DType::kFloat16));
+  RETURN_IF_ERROR(call.RequireRank(a.Out(0), "y", 4, 4));
+  const TensorView &y = a.Out(0)->view, &scale = a.In(2)->view;
+  const double zero_point = a.Number("offset_x", 0);
+  RETURN_IF_ERROR(a.status());
+  if (zero_point != 0 || a.In(4) != nullptr)
+    return call.Invalid(
+        "offset_x is {} and input 4, offset, is {}: AnyCANN has symmetric quantisation only, without them",
+        zero_point, a.In(4) == nullptr ? "absent" : "given");
+  if (SizeOf(scale.dtype) != 8 || (scale.numel() != 1 && scale.numel() != y.dims[1]))
+    return call.Invalid("scale is {}, expected 1 or {} integers of 64 bits", Describe(a.In(2)), y.dims[1]);
+  const aclTensor *x = a.As(a.In(0), DType::kInt64), *filter = a.As(a.In(1), DType::kInt64),
+                  *bias = a.As(a.In(3), DType::kInt64);
+  aclTensor* sums = a.TemporaryLike(a.Out(0), DType::kInt64);
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(a.Before([&](Call& c) {
+    return aclnn::Convolution(c, x, filter, bias, g.strides, g.padding, g.dilations, false, g.no_padding,
+                              g.groups, sums, 0);
+  }));
+  return call.Launch({In(sums), In(a.In(2)), Out(a.Out(0))}, Cost{2.0 * static_cast<double>(y.numel()), 0},
+                     [](const Run& t) -> Status {
+                       const Dense in(t[0], Dense::kRead), bits(t[1], Dense::kRead);
+                       Dense out(t[2], DType::kDouble, Dense::kWrite);
+                       const int64_t plane = t[2].dims[2] * t[2].dims[3];
+                       for (int64_t i = 0; i < out.view().numel(); ++i) {
+                         const int64_t channel = bits.view().numel() == 1 ? 0 : i / plane % t[2].dims[1];
+                         const auto low = static_cast<uint32_t>(bits.ptr<uint64_t>()[channel]);
+                         out.ptr<double>()[i] = static_cast<double>(in.ptr<int64_t>()[i]) *
+                                                static_cast<double>(std::bit_cast<float>(low));
+                       }
+                       out.Commit();
+                       return Status();
+                     });
 }
 
 }  // namespace anycann::aclop

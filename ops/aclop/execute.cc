@@ -79,20 +79,23 @@ Status Tensor::Make(Session& session, const std::string& role, const aclTensorDe
                     const aclDataBuffer* buffer, bool read) {
   const TensorDescription* d = Find(descriptor);
   if (d == nullptr) return Error(kInvalidParam, "{}: its descriptor is not alive", role);
-  const DType dtype = static_cast<DType>(d->dtype);
+  DType dtype = static_cast<DType>(d->dtype);
   if (dtype == DType::kUndefined) return Status();  // an optional tensor that isn't given
   const Buffer* b = Find(buffer);
   if (b == nullptr) return Error(kInvalidParam, "{}: its buffer is not alive", role);
-  const std::string shape = ShapeString(d->dims.data(), static_cast<int>(d->dims.size()));
-  if (d->dims.size() > kMaxRank)
-    return Error(kInvalidParam, "{} has shape {}, expected at most 8 dimensions", role, shape);
-  int64_t bytes = SizeOf(dtype);
-  for (int64_t n : d->dims)
-    if (n < 0 || __builtin_mul_overflow(bytes, n, &bytes))
-      return Error(kInvalidParam, "{} has shape {}, which is not one of real memory", role, shape);
-  TensorView v = TensorView::Contiguous(nullptr, dtype, d->dims.data(), static_cast<int>(d->dims.size()));
   const void* data = d->is_constant ? static_cast<const void*>(d->constant.data()) : b->data;
   const uint64_t size = d->is_constant ? d->constant.size() : b->size;
+  std::vector<int64_t> dims = d->dims;
+  if (dtype == DType::kString)
+    dtype = DType::kUint8, dims = {static_cast<int64_t>(size)};  // all bytes of its buffer
+  const std::string shape = ShapeString(dims.data(), static_cast<int>(dims.size()));
+  if (dims.size() > kMaxRank)
+    return Error(kInvalidParam, "{} has shape {}, expected at most 8 dimensions", role, shape);
+  int64_t bytes = SizeOf(dtype);
+  for (int64_t n : dims)
+    if (n < 0 || __builtin_mul_overflow(bytes, n, &bytes))
+      return Error(kInvalidParam, "{} has shape {}, which is not one of real memory", role, shape);
+  TensorView v = TensorView::Contiguous(nullptr, dtype, dims.data(), static_cast<int>(dims.size()));
   private_ = IsPrivateFormat(d->storage_format) && d->storage_dims != d->dims && bytes > 0;
   if (private_) {
     TensorView logical = v;

@@ -1,5 +1,6 @@
 // Legacy random masks and dropout. They carry the probability of keeping an element.
 #include <algorithm>
+#include <atomic>
 
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
@@ -8,6 +9,8 @@
 
 namespace anycann::aclop {
 namespace {
+
+constexpr uint64_t kSubSampleSeed = 0;
 
 Status KeptPart(Call& call, Arguments& a, size_t input, double* keep) {
   *keep = a.Real(a.Constant(input));
@@ -112,6 +115,57 @@ Status RandomChoiceWithMask(Call& call, Arguments& a) {
                        mask.Commit();
                        return Status();
                      });
+}
+
+// labels of anchors (above 0: an object's, 0: background, below: not to be used) -> the same with all but
+// batch_size_per_images of them set to -1, chosen at random: at most positive_fraction of the number are
+// objects', the rest background. The type has no seed: a call's place in the process stands for it.
+Status SubSample(Call& call, Arguments& a) {
+  static std::atomic<uint64_t> calls{0};
+  RETURN_IF_ERROR(a.Require(1, 1));
+  const int64_t wanted = a.Integer(a.Attr("batch_size_per_images"));
+  const double fraction = a.Real(a.Attr("positive_fraction"));
+  RETURN_IF_ERROR(a.status());
+  if (wanted < 0 || !(fraction >= 0 && fraction <= 1))
+    return call.Invalid(
+        "batch_size_per_images is {} and positive_fraction {}, expected a number and one in [0,1]", wanted,
+        fraction);
+  RETURN_IF_ERROR(call.RequireDType(a.In(0), "labels", DType::kInt32));
+  RETURN_IF_ERROR(call.RequireDType(a.Out(0), "y", DType::kInt32));
+  RETURN_IF_ERROR(call.RequireSameShape(a.Out(0), "y", a.In(0), "labels"));
+  if (a.In(0)->view.empty()) return call.Nothing();
+  const uint64_t stream = calls.fetch_add(1);
+  return call.Launch(
+      {In(a.In(0)), Out(a.Out(0))}, Cost{10.0 * static_cast<double>(a.In(0)->view.numel()), 0},
+      [wanted, fraction, stream](const Run& t) -> Status {
+        const Dense in(t[0], DType::kInt32, Dense::kRead);
+        Dense out(t[1], DType::kInt32, Dense::kWrite);
+        std::vector<int64_t> objects, background;
+        for (int64_t i = 0; i < in.view().numel(); ++i) {
+          const int32_t label = in.ptr<int32_t>()[i];
+          if (label >= 0) (label > 0 ? objects : background).push_back(i);
+        }
+        std::vector<int32_t> kept(static_cast<size_t>(in.view().numel()), -1);
+        uint64_t draws = 0;
+        uint32_t words[Philox::kGroup];
+        const auto keep = [&](std::vector<int64_t>& from, int64_t most) {
+          const int64_t have = static_cast<int64_t>(from.size()), count = std::min(have, most);
+          for (int64_t i = 0; i < count; ++i, ++draws) {
+            if (draws % Philox::kGroup == 0)
+              Philox{kSubSampleSeed, stream}.Group(draws / Philox::kGroup, 0, words);
+            std::swap(from[static_cast<size_t>(i)],
+                      from[static_cast<size_t>(i + words[draws % Philox::kGroup] % (have - i))]);
+            const int64_t place = from[static_cast<size_t>(i)];
+            kept[static_cast<size_t>(place)] = in.ptr<int32_t>()[place];
+          }
+          return count;
+        };
+        const int64_t found = keep(objects, static_cast<int64_t>(static_cast<double>(wanted) * fraction));
+        keep(background, wanted - found);
+        std::copy(kept.begin(), kept.end(), out.ptr<int32_t>());
+        out.Commit();
+        return Status();
+      });
 }
 
 }  // namespace anycann::aclop

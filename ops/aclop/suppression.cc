@@ -212,4 +212,117 @@ Status RotatedNMS(Call& call, Arguments& a) {
       });
 }
 
+namespace {
+
+struct MultiClass {
+  double score, overlap;
+  int64_t of_class, of_image;  // the most boxes that stay
+  bool relative;               // boxes become parts of the window
+};
+
+struct Chosen {
+  double box[4], score;
+  int64_t label;
+};
+
+// One image: boxes [N, q, 4], q: 1 or the number of classes; scores [N, classes].
+std::vector<Chosen> ChooseBoxes(const MultiClass& m, const double* boxes, const double* scores, int64_t n,
+                                int64_t q, int64_t classes) {
+  std::vector<Chosen> chosen;
+  std::vector<double> of_class(static_cast<size_t>(n)), corners(static_cast<size_t>(n) * 4);
+  for (int64_t label = 0; label < classes; ++label) {
+    for (int64_t i = 0; i < n; ++i) {
+      of_class[static_cast<size_t>(i)] = scores[i * classes + label];
+      std::copy_n(boxes + (i * q + (q == 1 ? 0 : label)) * 4, 4, corners.data() + 4 * i);
+    }
+    for (int64_t i :
+         Survivors(Ranked(of_class.data(), n, m.score), m.overlap, m.of_class,
+                   [&](int64_t i, int64_t j) { return UprightOverlap(corners.data(), 4, i, j); })) {
+      Chosen c{{}, of_class[static_cast<size_t>(i)], label};
+      std::copy_n(corners.data() + 4 * i, 4, c.box);
+      chosen.push_back(c);
+    }
+  }
+  std::stable_sort(chosen.begin(), chosen.end(),
+                   [](const Chosen& a, const Chosen& b) { return a.score > b.score; });
+  if (static_cast<int64_t>(chosen.size()) > m.of_image) chosen.resize(static_cast<size_t>(m.of_image));
+  return chosen;
+}
+
+}  // namespace
+
+// boxes [B, N, q, 4] ([B, q, 4, N] with transpose_box), scores [B, N, classes], clip_window [B, 4],
+// num_valid_boxes [B] -> for each image the best boxes of all classes with their scores and classes, zeros
+// behind them, and their number.
+Status BatchMultiClassNonMaxSuppression(Call& call, Arguments& a) {
+  RETURN_IF_ERROR(a.Require(2, 4));
+  MultiClass m{a.Real(a.Attr("score_threshold")), a.Real(a.Attr("iou_threshold")),
+               a.Integer(a.Attr("max_size_per_class")), a.Integer(a.Attr("max_total_size")),
+               a.Flag(a.Attr("change_coordinate_frame", false))};
+  const bool transposed = a.Flag(a.Attr("transpose_box", false));
+  const Value image_size = a.Attr("image_size", std::vector<int64_t>());
+  RETURN_IF_ERROR(a.status());
+  RETURN_IF_ERROR(call.RequireRank(a.In(0), "boxes", 4, 4));
+  RETURN_IF_ERROR(call.RequireRank(a.In(1), "scores", 3, 3));
+  const TensorView boxes = transposed ? a.In(0)->view.Transpose(2, 3).Transpose(1, 2) : a.In(0)->view;
+  const int64_t images = boxes.dims[0], n = boxes.dims[1], q = boxes.dims[2];
+  const bool by_class = transposed && a.In(1)->view.dims[1] != n;  // scores [B, classes, N], as the boxes are
+  const TensorView scores = by_class ? a.In(1)->view.Transpose(1, 2) : a.In(1)->view;
+  const int64_t classes = scores.dims[2];
+  if (boxes.dims[3] != 4 || scores.dims[0] != images || scores.dims[1] != n || (q != 1 && q != classes))
+    return call.Invalid(
+        "boxes has shape {} and scores {}, expected [B,N,q,4] and [B,N,classes], q being 1 or classes",
+        ShapeString(a.In(0)->view), ShapeString(a.In(1)->view));
+  if (m.of_class < 0 || m.of_image < 0 || image_size.size() != 0)
+    return call.Invalid(
+        "max_size_per_class is {}, max_total_size {} and image_size {}, expected two numbers and none",
+        m.of_class, m.of_image, image_size.Show());
+  const aclTensor *window = a.In(2), *valid = a.In(3);
+  if ((window != nullptr && window->view.numel() != 4 * images) ||
+      (valid != nullptr && valid->view.numel() != images))
+    return call.Invalid("clip_window and num_valid_boxes have {} and {} elements, expected {} and {}",
+                        window == nullptr ? 0 : window->view.numel(),
+                        valid == nullptr ? 0 : valid->view.numel(), 4 * images, images);
+  if (m.relative && window == nullptr)
+    return call.Invalid("change_coordinate_frame is true, but there is no clip_window to be relative to");
+  const int64_t wanted[] = {images, m.of_image, 4};
+  RETURN_IF_ERROR(call.RequireShape(a.Out(0), "nmsed_boxes", wanted, 3));
+  RETURN_IF_ERROR(call.RequireShape(a.Out(1), "nmsed_scores", wanted, 2));
+  RETURN_IF_ERROR(call.RequireShape(a.Out(2), "nmsed_classes", wanted, 2));
+  RETURN_IF_ERROR(call.RequireShape(a.Out(3), "nmsed_num", wanted, 1));
+  const bool clipped = window != nullptr, counted = valid != nullptr;
+  return call.Launch(
+      {In(a.In(0), boxes), In(a.In(1), scores), In(clipped ? window : a.In(1)), In(counted ? valid : a.In(1)),
+       Out(a.Out(0)), Out(a.Out(1)), Out(a.Out(2)), Out(a.Out(3))},
+      Cost{50.0 * static_cast<double>(images * n * classes), 0}, [=](const Run& t) -> Status {
+        const Dense b(t[0], DType::kDouble, Dense::kRead), s(t[1], DType::kDouble, Dense::kRead),
+            w(t[2], DType::kDouble, Dense::kRead), v(t[3], DType::kInt64, Dense::kRead);
+        Dense out_boxes(t[4], DType::kDouble, Dense::kWrite), out_scores(t[5], DType::kDouble, Dense::kWrite),
+            out_classes(t[6], DType::kDouble, Dense::kWrite), out_count(t[7], DType::kInt64, Dense::kWrite);
+        Dense* outs[] = {&out_boxes, &out_scores, &out_classes};
+        for (Dense* d : outs) std::fill(d->ptr<double>(), d->ptr<double>() + d->view().numel(), 0.0);
+        for (int64_t i = 0; i < images; ++i) {
+          const int64_t candidates = counted ? std::clamp<int64_t>(v.ptr<int64_t>()[i], 0, n) : n;
+          const auto chosen = ChooseBoxes(m, b.ptr<double>() + i * n * q * 4,
+                                          s.ptr<double>() + i * n * classes, candidates, q, classes);
+          const double* frame = w.ptr<double>() + 4 * i;
+          for (size_t k = 0; k < chosen.size(); ++k) {
+            const int64_t at = i * m.of_image + static_cast<int64_t>(k);
+            for (int d = 0; d < 4; ++d) {
+              double x = chosen[k].box[d];
+              if (clipped) x = std::min(std::max(x, frame[d % 2]), frame[d % 2 + 2]);
+              if (m.relative) x = (x - frame[d % 2]) / (frame[d % 2 + 2] - frame[d % 2]);
+              out_boxes.ptr<double>()[4 * at + d] = x;
+            }
+            out_scores.ptr<double>()[at] = chosen[k].score;
+            out_classes.ptr<double>()[at] = static_cast<double>(chosen[k].label);
+          }
+          out_count.ptr<int64_t>()[i] = static_cast<int64_t>(chosen.size());
+        }
+        for (Dense* d : outs) d->Commit();
+        out_count.Commit();
+        return Status();
+      });
+}
+
 }  // namespace anycann::aclop

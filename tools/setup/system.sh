@@ -4,7 +4,7 @@ set -euo pipefail
 
 packages=(
   build-essential cmake ninja-build ccache mold clang-format pkg-config
-  libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev
+  libfmt-dev nlohmann-json3-dev libcli11-dev libgtest-dev libjpeg62-turbo-dev
   python3-venv fonts-dejavu-core
 )
 
