@@ -6,6 +6,7 @@
 
 #include "aclop_operators.h"
 #include "ops/aclop/chain.h"
+#include "ops/aclop/layer_norm.h"
 
 namespace anycann::aclop {
 namespace {
@@ -121,8 +122,7 @@ Status AttentionLnQKV(Call& call, Arguments& a) {
     chain.Store(heads, a.Out(1 + i));
   }
   chain.Store(mean, a.Out(4));
-  chain.Store(chain.Each<1>({rstd}, [epsilon](const double(&v)[1]) { return 1 / (v[0] * v[0]) - epsilon; }),
-              a.Out(5));
+  chain.Store(chain.Each<1>({rstd}, [](const double(&v)[1]) { return KeptVariance(v[0]); }), a.Out(5));
   return chain.Done(call);
 }
 

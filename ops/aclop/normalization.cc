@@ -5,6 +5,7 @@
 
 #include "aclnn_ops.h"
 #include "aclop_operators.h"
+#include "ops/aclop/layer_norm.h"
 #include "ops/aclop/pointwise.h"
 
 namespace anycann::aclop {
@@ -101,24 +102,20 @@ Status LayerNorm(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(3, 3));
   const aclTensor* variance = a.Out(2);
   aclTensor* rstd = a.TemporaryLike(variance, DType::kFloat);
-  const double epsilon = a.Number("epsilon", 1e-7);
   RETURN_IF_ERROR(a.status());
   RETURN_IF_ERROR(a.Before([&](Call& c) { return LayerNormTo(c, a, a.Out(1), rstd); }));
-  return Pointwise<1, 1>(call, {rstd}, {a.Out(2)}, [epsilon](const double(&x)[1], double(&y)[1]) {
-    y[0] = std::max(0.0, 1 / (x[0] * x[0]) - epsilon);
-  });
+  return Pointwise<1, 1>(call, {rstd}, {a.Out(2)},
+                         [](const double(&x)[1], double(&y)[1]) { y[0] = KeptVariance(x[0]); });
 }
 
-// dy, x, variance, mean, gamma. The type has no epsilon; torch_npu, its one client here, has layers with
-// 1e-5.
+// dy, x, variance (what LayerNorm keeps), mean, gamma.
 Status LayerNormGrad(Call& call, Arguments& a) {
   RETURN_IF_ERROR(a.Require(5, 3));
-  constexpr double kEpsilon = 1e-5;
   const TensorView &x = a.In(1)->view, &gamma = a.In(4)->view;
   const aclIntArray* dims = a.Integers(a.Tail(a.Dims(a.In(1)), std::min(gamma.rank, x.rank)));
   RETURN_IF_ERROR(a.status());
   aclTensor* rstd = nullptr;
-  RETURN_IF_ERROR(Deviation(a, a.In(2), kEpsilon, &rstd));
+  RETURN_IF_ERROR(Deviation(a, a.In(2), kGradEpsilon, &rstd));
   const aclBoolArray* mask = a.Bools(Value(std::vector<int64_t>{1, 1, 1}));
   RETURN_IF_ERROR(a.status());
   return aclnn::LayerNormBackward(call, a.In(0), a.In(1), dims, a.In(3), rstd, a.In(4), a.In(4), mask,

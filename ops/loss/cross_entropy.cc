@@ -133,7 +133,8 @@ Status Forward(const Run& t, const Settings& s) {
     const double sum = SumOfValues(losses.get(), n);
     StoreAs<double>(t[3], 0, s.reduction == Reduction::kMean ? sum / total : sum);
   }
-  if (t[6].numel() == n && n > 0) CopyCast(t[6], TensorView::Contiguous(lse.get(), kDTypeOf<T>, {n}));
+  if (t[6].numel() == n && n > 0)
+    CopyCast(t[6], TensorView::Contiguous(lse.get(), kDTypeOf<T>, t[6].dims, t[6].rank));
   if (t[5].empty()) return Status();
   double z = 0;
   for (int64_t i = 0; i < n; ++i) {
