@@ -255,6 +255,8 @@ bool PackedEngine<Problem>::DeepTask(const DeepCut& cut, int64_t strip, int64_t 
 
 template <class Problem>
 bool PackedEngine<Problem>::RunDeep() const {
+  if (m_ == 0 || n_ == 0) return true;  // no elements
+  if (units_ == 0) return RunSerial();  // zeros
   const DeepCut cut = CutDeep();
   const int64_t size = left_panels_ * height_ * cut.ld, tasks = cut.strips * cut.chunks;
   constexpr int64_t kBytes = sizeof(Accumulator);
