@@ -231,24 +231,25 @@ void SampleInputGradient(const T* grad, const T* grid, const Shape& s, const Sam
 template <class T, int axes>
 void SampleGridGradient(const T* grad, const T* in, const T* grid, const Shape& s, const Sampling& how,
                         T* out) {
-  ParallelFor(s.batch * s.points, std::max<int64_t>(1, 4096 / s.channels), [&](int64_t begin, int64_t end) {
-    Point<T> p;
-    for (int64_t k = begin; k < end; ++k) {
-      const int64_t n = k / s.points, at = k % s.points;
-      const int taps = ReadPoint<T, axes, true>(grid + k * axes, s.size, s.stride, how, &p);
-      T sums[axes] = {};
-      for (int64_t c = 0; c < s.channels; ++c) {
-        const T* plane = in + (n * s.channels + c) * s.pixels;
-        const T g = grad[(n * s.channels + c) * s.points + at];
-        for (int t = 0; t < taps; ++t) {
-          if (p.offset[t] < 0) continue;
-          const T v = g * plane[p.offset[t]];
-          for (int a = 0; a < axes; ++a) sums[a] += p.slope[a][t] * v;
-        }
-      }
-      for (int a = 0; a < axes; ++a) out[k * axes + a] = sums[a];
-    }
-  });
+  ParallelFor(s.batch * s.points, 4096 / std::clamp<int64_t>(s.channels, 1, 4096),
+              [&](int64_t begin, int64_t end) {
+                Point<T> p;
+                for (int64_t k = begin; k < end; ++k) {
+                  const int64_t n = k / s.points, at = k % s.points;
+                  const int taps = ReadPoint<T, axes, true>(grid + k * axes, s.size, s.stride, how, &p);
+                  T sums[axes] = {};
+                  for (int64_t c = 0; c < s.channels; ++c) {
+                    const T* plane = in + (n * s.channels + c) * s.pixels;
+                    const T g = grad[(n * s.channels + c) * s.points + at];
+                    for (int t = 0; t < taps; ++t) {
+                      if (p.offset[t] < 0) continue;
+                      const T v = g * plane[p.offset[t]];
+                      for (int a = 0; a < axes; ++a) sums[a] += p.slope[a][t] * v;
+                    }
+                  }
+                  for (int a = 0; a < axes; ++a) out[k * axes + a] = sums[a];
+                }
+              });
 }
 
 Status ReadSampling(Call& call, int64_t mode, int64_t padding, bool align, int axes, Sampling* s) {
