@@ -3,6 +3,7 @@
 #include <sys/mman.h>
 
 #include <cstdlib>
+#include <cstring>
 
 #include "base/thread_object.h"
 
@@ -25,7 +26,10 @@ struct Blocks {
 
 }  // namespace
 
-void* Scratch(ScratchSlot slot, size_t bytes) {
+namespace {
+
+// The slot's block, of at least `bytes`.
+void* Grown(ScratchSlot slot, size_t bytes) {
   Blocks* blocks = ThreadObject<Blocks>::Get();
   if (blocks == nullptr) return nullptr;
   Block& b = blocks->slots[static_cast<int>(slot)];
@@ -41,6 +45,18 @@ void* Scratch(ScratchSlot slot, size_t bytes) {
   if (alignment == kHugePage) madvise(b.data, size, MADV_HUGEPAGE);
   b.size = size;
   return b.data;
+}
+
+}  // namespace
+
+void* Scratch(ScratchSlot slot, size_t bytes) {
+  static const bool poison = [] {
+    const char* value = std::getenv("ANYCANN_POISON");
+    return value != nullptr && std::strcmp(value, "1") == 0;
+  }();
+  void* data = Grown(slot, bytes);
+  if (poison && data != nullptr) std::memset(data, 0xFF, bytes);  // NaN
+  return data;
 }
 
 }  // namespace anycann

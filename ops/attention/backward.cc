@@ -218,7 +218,7 @@ void Backward::Block(Work* w, int64_t b, int64_t head, const SequencePair& p, in
   }
   first = first / kPanelWidth * kPanelWidth;
   for (int64_t j = first; j < last; j += kBlockKeys) {
-    const int64_t n = std::min(kBlockKeys, last - j), padded = RoundUp(n, kPanelWidth);
+    const int64_t n = std::min(kBlockKeys, last - j), padded = Scores::Padded(n);
     MultiplyPanels(w->q_left, a_.dim, rows, w->k + j * a_.dim, a_.dim, n, a_.dim, w->p, kBlockKeys, false);
     MultiplyPanels(w->dout_left, a_.value_dim, rows, w->v + j * a_.value_dim, a_.value_dim, n, a_.value_dim,
                    w->ds, kBlockKeys, false);

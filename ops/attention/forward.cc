@@ -139,7 +139,7 @@ class Forward {
     if (!Prepare(&w, b, kv_head, p, row0)) return false;
     float* probabilities = w.left + kBlockRows * a_.dim;
     for (int64_t j = w.first_key; j < w.last_key; j += kBlockKeys) {
-      const int64_t n = std::min(kBlockKeys, w.last_key - j), padded = RoundUp(n, kPanelWidth);
+      const int64_t n = std::min(kBlockKeys, w.last_key - j), padded = Scores::Padded(n);
       MultiplyPanels(w.left, a_.dim, w.count, packed.k + j * a_.dim, a_.dim, n, a_.dim, w.s, kBlockKeys,
                      false);
       for (int64_t r = 0; r < w.count; ++r) Softmax(&w, r, b, p, j, n, padded);
@@ -260,7 +260,7 @@ bool Forward::FewRows(int64_t item) const {
       Scratch(ScratchSlot::kRight, static_cast<size_t>(kBlockKeys * std::max(a_.dim, a_.value_dim)) * 4));
   if (buffer == nullptr) return false;
   for (int64_t j = w.first_key; j < w.last_key; j += kBlockKeys) {
-    const int64_t n = std::min(kBlockKeys, w.last_key - j), padded = RoundUp(n, kPanelWidth);
+    const int64_t n = std::min(kBlockKeys, w.last_key - j), padded = Scores::Padded(n);
     const float* k = Rows(a_.k, b, kv_head, p.k0 + j, n, a_.dim, buffer);
     for (int64_t t = 0; t < n; ++t)
       for (int64_t r = 0; r < w.count; ++r)

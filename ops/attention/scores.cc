@@ -62,11 +62,11 @@ float Scores::Finish(float* s, int64_t b, int64_t head, const SequencePair& p, i
     for (int64_t j = std::max(high, seen); j < n; ++j) s[j] = kMasked;
   }
   std::fill(s + n, s + padded, kMasked);
-  float lanes[16];
-  std::fill_n(lanes, 16, kMasked);
-  for (int64_t j = 0; j < padded; j += 16)
+  float lanes[kStep];
+  std::fill_n(lanes, kStep, kMasked);
+  for (int64_t j = 0; j < padded; j += kStep)
 #pragma GCC ivdep
-    for (int l = 0; l < 16; ++l) lanes[l] = s[j + l] > lanes[l] ? s[j + l] : lanes[l];
+    for (int l = 0; l < kStep; ++l) lanes[l] = s[j + l] > lanes[l] ? s[j + l] : lanes[l];
   float max = lanes[0];
   for (float lane : lanes) max = lane > max ? lane : max;
   return max;

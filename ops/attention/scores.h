@@ -7,6 +7,7 @@
 
 #include "base/vector_math.h"
 #include "ops/attention/attention.h"
+#include "ops/matmul/panels.h"
 
 namespace anycann {
 
@@ -19,6 +20,9 @@ struct SequencePair {
 class Scores {
  public:
   static constexpr int64_t kBlockKeys = 256;
+  // Rows of scores are worked on in steps of this many, at every instruction set; a product may end before.
+  static constexpr int64_t kStep = 16;
+  static constexpr int64_t Padded(int64_t n) { return RoundUp(n, std::max<int64_t>(kPanelWidth, kStep)); }
   static constexpr float kMasked = -std::numeric_limits<float>::infinity();
 
   explicit Scores(const Attention& a) : a_(a) {}
@@ -58,14 +62,14 @@ class Scores {
   float Finish(float* s, int64_t b, int64_t head, const SequencePair& p, int64_t i, int64_t j0, int64_t n,
                int64_t padded) const;
 
-  // s = exp(s - max) * factor; returns the sum. max is finite.
+  // s = exp(s - max) * factor; returns the sum. max is finite, n a multiple of kStep.
   static float Exponentials(float* s, int64_t n, float max, float factor) {
-    float lanes[16] = {};
-    for (int64_t j = 0; j < n; j += 16) {
+    float lanes[kStep] = {};
+    for (int64_t j = 0; j < n; j += kStep) {
 #pragma GCC ivdep
-      for (int l = 0; l < 16; ++l) s[j + l] = math::Exp(s[j + l] - max) * factor;
+      for (int l = 0; l < kStep; ++l) s[j + l] = math::Exp(s[j + l] - max) * factor;
 #pragma GCC ivdep
-      for (int l = 0; l < 16; ++l) lanes[l] += s[j + l];
+      for (int l = 0; l < kStep; ++l) lanes[l] += s[j + l];
     }
     float sum = 0;
     for (float lane : lanes) sum += lane;
