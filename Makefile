@@ -62,6 +62,10 @@ bench: toolkit venv ## Ratios against torch's CPU device in the same run: table 
 models: toolkit venv ## Real models (ResNet-50, BERT, GPT-2, ...) trained on npu beside torch's CPU device: numbers, time, fallbacks
 	@$(ANYCANN) run $(PYTHON) tests/models/run.py --out build/models
 
+.PHONY: llama
+llama: toolkit venv ## llama.cpp's CANN backend, unmodified, from PyPI: build it, and run its own operator tests against its CPU backend
+	@$(PYTHON) tests/llama/llama.py ops --jobs $(JOBS)
+
 .PHONY: dev
 dev: system ## Quick build for this machine's instruction set: build/dev, unit tests included
 	@cmake --preset dev > /dev/null

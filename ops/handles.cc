@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "base/error.h"
+#include "ops/element_bytes.h"
 
 namespace anycann {
 namespace {
@@ -130,7 +131,11 @@ Status InitTensor(aclTensor* t, const int64_t* dims, uint64_t rank, DType dtype,
   v.dtype = dtype;
   v.rank = static_cast<int32_t>(rank);
   v.format = format;
-  v.data = data == nullptr ? nullptr : static_cast<char*>(data) + offset * SizeOf(dtype);
+  if (dtype == DType::kInt4 && offset % 2 != 0)
+    return Error(kParamInvalid,
+                 "aclCreateTensor: offset is {}, expected an even number: int4 has two elements in a byte",
+                 offset);
+  v.data = data == nullptr ? nullptr : static_cast<char*>(data) + BytesBefore(dtype, offset);
   int64_t contiguous = 1;
   for (uint64_t i = rank; i-- > 0;) {
     v.dims[i] = dims[i];

@@ -27,6 +27,16 @@ TEST(Handles, TensorKeepsShapeStridesAndOffset) {
   EXPECT_TRUE(handles::Destroy(t));
 }
 
+TEST(Handles, OffsetsOfInt4CountHalfBytes) {
+  char data[8];
+  const int64_t dims[] = {4};
+  aclTensor* t = handles::CreateTensor(dims, 1, DType::kInt4, nullptr, 6, 2, nullptr, 0, data);
+  ASSERT_NE(t, nullptr);
+  EXPECT_EQ(static_cast<char*>(t->view.data) - data, 3);
+  EXPECT_TRUE(handles::Destroy(t));
+  EXPECT_EQ(handles::CreateTensor(dims, 1, DType::kInt4, nullptr, 3, 2, nullptr, 0, data), nullptr);
+}
+
 TEST(Handles, DestroyedAndForeignHandlesAreRefused) {
   aclTensor* t = MakeTensor();
   EXPECT_TRUE(handles::Alive(t));

@@ -5,6 +5,7 @@
 
 #include "aclnn/acl_meta.h"
 #include "base/error.h"
+#include "ops/element_bytes.h"
 
 using anycann::DType;
 using anycann::Error;
@@ -154,7 +155,8 @@ aclnnStatus aclSetRawTensorAddr(aclTensor* tensor, void* addr) {
   if (auto s = CheckQuery("aclSetRawTensorAddr", tensor, {}); !s.ok()) return RecordError(s);
   tensor->base = addr;
   tensor->view.data =
-      addr == nullptr ? nullptr : static_cast<char*>(addr) + tensor->offset * SizeOf(tensor->view.dtype);
+      addr == nullptr ? nullptr
+                      : static_cast<char*>(addr) + anycann::BytesBefore(tensor->view.dtype, tensor->offset);
   return 0;
 }
 aclnnStatus aclGetRawTensorAddr(const aclTensor* tensor, void** addr) {

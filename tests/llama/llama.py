@@ -1,0 +1,144 @@
+#!/usr/bin/env python3
+"""llama.cpp's CANN backend, unmodified, on AnyCANN: `make llama` calls this.
+
+    python tests/llama/llama.py build     fetch the source distribution of llama-cpp-python from PyPI and build its llama.cpp
+    python tests/llama/llama.py ops       llama.cpp's own test-backend-ops: every case that the backend accepts, against its CPU backend
+
+The build lies in ~/.cache/anycann (or $XDG_CACHE_HOME/anycann) and is made against build/toolkit's headers and libraries; a toolkit
+that is built again is used without building llama.cpp again. What fails because of llama.cpp itself stands in
+expected_failures.tsv with its reason; `ops` exits with 1 for any other failure, and for a stale reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import concurrent.futures
+import csv
+import dataclasses
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tarfile
+
+HERE = pathlib.Path(__file__).resolve().parent
+ROOT = HERE.parents[1]
+ANYCANN = ROOT / "build/toolkit/bin/anycann"
+RELEASE = "0.3.36"  # of llama-cpp-python
+CACHE = pathlib.Path(os.environ.get("XDG_CACHE_HOME", pathlib.Path.home() / ".cache")) / "anycann"
+SOURCE = CACHE / f"llama_cpp_python-{RELEASE}" / "vendor/llama.cpp"
+BUILD = CACHE / f"llama-{RELEASE}-build"
+TARGETS = ["test-backend-ops", "llama-bench"]
+# The backend keeps sines and cosines from one case to the next and does not grow that memory when only the number of rotated
+# dimensions grows: cases of different numbers run in processes of their own.
+APART = {"ROPE": r"n_dims=\d+,", "RMS_NORM_MUL_ROPE": r"ne=\[\d+,"}
+CASE = re.compile(r"^(?:\[[^\]]*\] [^(]*(?:\([^)]*\))?\s+)?\s*(?P<op>[A-Z0-9_]+)\((?P<params>.*)\): (?P<verdict>OK|FAIL|not supported.*)$")
+
+
+def run(*command, **options):
+    return subprocess.run([str(c) for c in command], check=True, **options)
+
+
+def fetch():
+    if SOURCE.exists():
+        return
+    CACHE.mkdir(parents=True, exist_ok=True)
+    print(f"fetching llama-cpp-python {RELEASE} into {CACHE}", flush=True)
+    run(sys.executable, "-m", "pip", "download", "-q", "--no-deps", "--no-binary", ":all:", "-d", CACHE, f"llama-cpp-python=={RELEASE}")
+    with tarfile.open(CACHE / f"llama_cpp_python-{RELEASE}.tar.gz") as archive:
+        archive.extractall(CACHE, filter="data")
+
+
+def build(jobs):
+    fetch()
+    launcher = ["-DCMAKE_C_COMPILER_LAUNCHER=ccache", "-DCMAKE_CXX_COMPILER_LAUNCHER=ccache"]
+    # Under `anycann run` the backend's CMake finds the SoC by itself: it asks npu-smi.
+    run(ANYCANN, "run", "cmake", "-G", "Ninja", "-S", SOURCE, "-B", BUILD, "-DGGML_CANN=ON", f"-DCANN_INSTALL_DIR={ROOT / 'build/toolkit'}",
+        "-DLLAMA_BUILD_TESTS=ON", "-DLLAMA_CURL=OFF", "-DCMAKE_BUILD_TYPE=Release", *launcher, stdout=subprocess.DEVNULL)
+    run("cmake", "--build", BUILD, "-j", jobs, "--target", *TARGETS)
+
+
+@dataclasses.dataclass
+class Group:
+    """Cases that one process runs."""
+    op: str
+    pattern: str = ""  # of the parameters
+    cases: int = 0
+    output: str = ""
+    code: int = 0
+
+    def run(self):
+        only = ["-p", self.pattern] if self.pattern else []
+        done = subprocess.run([ANYCANN, "run", BUILD / "bin/test-backend-ops", "test", "-b", "CANN0", "-o", self.op, *only],
+                              capture_output=True, text=True, errors="replace")
+        self.output, self.code = re.sub(r"\x1b\[[0-9;]*m", "", done.stdout) + done.stderr, done.returncode
+        return self
+
+
+def groups(only):
+    """From what the program lists: a group for each operator, or for each part of it that has to run apart."""
+    listed = run(ANYCANN, "run", BUILD / "bin/test-backend-ops", "support", "-b", "CANN0", "--output", "csv", capture_output=True, text=True)
+    found = {}
+    rows = csv.reader(line for line in listed.stdout.splitlines() if line.startswith('"CANN0"'))
+    for _, op, params, _, supported, *_ in rows:
+        if not re.search(only, op):
+            continue
+        part = re.search(APART[op], params).group() if op in APART else ""
+        group = found.setdefault((op, part), Group(op, re.escape(part)))
+        group.cases += supported == "1"
+    return [g for g in found.values() if g.cases]
+
+
+def ops(only, jobs):
+    todo = groups(only)
+    print(f"{sum(g.cases for g in todo)} cases of {len({g.op for g in todo})} operators, {len(todo)} processes", flush=True)
+    passed, failed, problems = collections.Counter(), {}, []
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        for done, group in enumerate(pool.map(Group.run, todo), 1):
+            seen = 0
+            for line in group.output.splitlines():
+                case = CASE.match(line.strip())
+                if case and not case["verdict"].startswith("not"):
+                    seen += 1
+                    if case["verdict"] == "OK":
+                        passed[group.op] += 1
+                    else:
+                        failed[f"{case['op']}({case['params']})"] = line.strip()
+            if seen < group.cases:
+                problems.append(f"{group.op} {group.pattern}: {seen} of {group.cases} cases ran, exit code {group.code}:\n{group.output[-1500:]}")
+            print(f"\r{done}/{len(todo)} {group.op}: {passed[group.op]} passed, {len(failed)} failures so far\x1b[K", end="", flush=True)
+    print()
+    with open(HERE / "expected_failures.tsv", newline="") as f:
+        expected = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+    known = collections.Counter()
+    for case, line in sorted(failed.items()):
+        reason = next((row for row in expected if re.search(row["case"], case)), None)
+        if reason is None:
+            problems.append(f"failed: {line}")
+        else:
+            known[reason["case"]] += 1
+    for row in expected:
+        if not known[row["case"]] and re.search(only, row["case"].split("\\(")[0].lstrip("^")):
+            problems.append(f"stale: nothing fails that matches {row['case']} ({row['reason']})")
+    for problem in problems:
+        print(problem)
+    print(f"llama.cpp's operators: {sum(passed.values())} cases passed, {sum(known.values())} failed by llama.cpp itself, {len(problems)} problems")
+    return 1 if problems else 0
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["build", "ops"])
+    parser.add_argument("--only", default="", help="operators whose name this regular expression finds")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count())
+    arguments = parser.parse_args()
+    if not ANYCANN.exists():
+        raise SystemExit(f"{ANYCANN} is not there: make toolkit")
+    build(arguments.jobs)
+    return ops(arguments.only, arguments.jobs) if arguments.what == "ops" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
