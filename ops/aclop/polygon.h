@@ -38,9 +38,12 @@ struct RotatedBox {
   Polygon Outline() const {
     const double angle = degrees * std::numbers::pi / 180, c = std::cos(angle), s = std::sin(angle);
     const double u = std::abs(w) / 2, v = std::abs(h) / 2;
+    const Point along{u * c, u * s}, across{-v * s, v * c};  // half a side each
     Polygon p;
-    for (const Point& d : {Point{-u, -v}, Point{u, -v}, Point{u, v}, Point{-u, v}})
-      p.Add({x + d.x * c - d.y * s, y + d.x * s + d.y * c});
+    p.Add({x - along.x - across.x, y - along.y - across.y});
+    p.Add({x + along.x - across.x, y + along.y - across.y});
+    p.Add({x + along.x + across.x, y + along.y + across.y});
+    p.Add({x - along.x + across.x, y - along.y + across.y});
     return p;
   }
 };
