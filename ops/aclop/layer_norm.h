@@ -1,6 +1,6 @@
-// What the legacy LayerNorm keeps for its gradient. LayerNormGrad gets no epsilon and adds one of its own to the variance, so
-// the forward keeps variance + epsilon - kGradEpsilon: the gradient is right for every epsilon, and the variance is the
-// data's own where epsilon is the 1e-5 that torch's layers have.
+// What the legacy LayerNorm keeps for its gradient. LayerNormGrad gets no epsilon and adds one of its own to
+// the variance, so the forward keeps variance + epsilon - kGradEpsilon: the gradient is right for every
+// epsilon, and the variance is the data's own where epsilon is the 1e-5 that torch's layers have.
 #pragma once
 
 namespace anycann::aclop {

@@ -251,3 +251,11 @@ def test_list_fold(op, join, dtype):
             out = cases.empty(SHAPE, dtype, layout)
             aclnn.call(op, xs, out)
             cases.compare(out, e)
+
+
+def test_sum_of_everything_as_one_element():
+    x, out = torch.randn(3, 4), torch.empty(1)
+    aclnn.call("ReduceSum", x, [0, 1], False, torch.float32, out)  # as llama.cpp calls it
+    torch.testing.assert_close(out[0].double(), x.double().sum(), rtol=1e-6, atol=1e-6)
+    with pytest.raises(aclnn.Failed, match=r"out has shape \[2\]"):
+        aclnn.call("ReduceSum", x, [0, 1], False, torch.float32, torch.empty(2))

@@ -278,3 +278,11 @@ def test_windows(dtype):
         grad = cases.tensor(y.shape, dtype, seed=2)
         y.backward(cases.wide(grad))
         check("UnfoldGrad", grad, [4, 9, 3], 1, size, step, expected=x.grad, dtype=dtype)
+
+
+def test_arange_with_dimensions_in_front():
+    out = torch.empty(1, 1, 1, 10)
+    aclnn.call("Arange", aclnn.Scalar(0.0, torch.float32), aclnn.Scalar(10.0, torch.float32), aclnn.Scalar(1.0, torch.float32), out)
+    assert torch.equal(out.flatten(), torch.arange(10.0))
+    with pytest.raises(aclnn.Failed, match=r"out has shape \[2,5\]"):
+        aclnn.call("Arange", 0.0, 10.0, 1.0, torch.empty(2, 5))
