@@ -63,8 +63,9 @@ models: toolkit venv ## Real models (ResNet-50, BERT, GPT-2, ...) trained on npu
 	@$(ANYCANN) run $(PYTHON) tests/models/run.py --out build/models
 
 .PHONY: llama
-llama: toolkit venv ## llama.cpp's CANN backend, unmodified, from PyPI: build it, and run its own operator tests against its CPU backend
+llama: toolkit venv ## llama.cpp's CANN backend, unmodified, from PyPI: build it, run its own operator tests, and llama-bench beside its CPU backend
 	@$(PYTHON) tests/llama/llama.py ops --jobs $(JOBS)
+	@$(PYTHON) tests/llama/llama.py bench --jobs $(JOBS)
 
 .PHONY: dev
 dev: system ## Quick build for this machine's instruction set: build/dev, unit tests included

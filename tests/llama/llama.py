@@ -3,6 +3,7 @@
 
     python tests/llama/llama.py build     fetch the source distribution of llama-cpp-python from PyPI and build its llama.cpp
     python tests/llama/llama.py ops       llama.cpp's own test-backend-ops: every case that the backend accepts, against its CPU backend
+    python tests/llama/llama.py bench     llama-bench on npu and on llama.cpp's CPU backend: the same files of random weights, the same threads
 
 The build lies in ~/.cache/anycann (or $XDG_CACHE_HOME/anycann) and is made against build/toolkit's headers and libraries; a toolkit
 that is built again is used without building llama.cpp again. What fails because of llama.cpp itself stands in
@@ -16,6 +17,7 @@ import collections
 import concurrent.futures
 import csv
 import dataclasses
+import json
 import os
 import pathlib
 import re
@@ -135,15 +137,43 @@ def ops(only, jobs):
     return 1 if problems else 0
 
 
+def speeds(model, device, threads):
+    """test -> tokens per second."""
+    where = ["-dev", "CANN0", "-ngl", "99"] if device == "npu" else ["-dev", "none", "-ngl", "0"]
+    done = run(ANYCANN, "run", BUILD / "bin/llama-bench", "-m", model, "-t", threads, "-r", "3", "-p", "128", "-n", "32", "-o", "json", *where,
+               capture_output=True, text=True)
+    return {f"pp{r['n_prompt']}" if r["n_prompt"] else f"tg{r['n_gen']}": r["avg_ts"] for r in json.loads(done.stdout)}
+
+
+def bench(shape, threads):
+    folder = ROOT / "build/llama"
+    folder.mkdir(parents=True, exist_ok=True)
+    print(f"llama-bench, {shape} shape, {threads} threads: tokens per second\n\n{'weights':8} {'test':6} {'npu':>9} {'cpu':>9} {'npu : cpu':>10}")
+    results = []
+    for kind in ("f16", "q8_0", "q4_0"):
+        model = folder / f"{shape}-{kind}.gguf"
+        if not model.exists():
+            run(sys.executable, HERE / "make_gguf.py", model, "--shape", shape, "--type", kind)
+        npu, cpu = (speeds(model, device, threads) for device in ("npu", "cpu"))
+        for test in npu:
+            results.append({"weights": kind, "test": test, "npu": npu[test], "cpu": cpu[test]})
+            print(f"{kind:8} {test:6} {npu[test]:9.1f} {cpu[test]:9.1f} {npu[test] / cpu[test]:10.2f}", flush=True)
+    (folder / "bench.json").write_text(json.dumps({"shape": shape, "threads": threads, "results": results}, indent=1))
+    return 0
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["build", "ops"])
+    parser.add_argument("what", choices=["build", "ops", "bench"])
+    parser.add_argument("--shape", choices=["small", "tinyllama"], default="small", help="of the model that `bench` runs")
     parser.add_argument("--only", default="", help="operators whose name this regular expression finds")
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
     arguments = parser.parse_args()
     if not ANYCANN.exists():
         raise SystemExit(f"{ANYCANN} is not there: make toolkit")
     build(arguments.jobs)
+    if arguments.what == "bench":
+        return bench(arguments.shape, arguments.jobs)
     return ops(arguments.only, arguments.jobs) if arguments.what == "ops" else 0
 
 
