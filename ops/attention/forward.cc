@@ -8,6 +8,7 @@
 #include "base/scratch.h"
 #include "ops/attention/scores.h"
 #include "ops/convert.h"
+#include "ops/matmul/dot.h"
 #include "ops/matmul/panels.h"
 
 namespace anycann {
@@ -225,17 +226,6 @@ class Forward {
   const Scores scores_;
   int64_t q_most_ = 0, k_most_ = 0, rows_, value_width_, k_floats_, v_floats_;
 };
-
-float DotProduct(const float* a, const float* b, int64_t n) {
-  float lanes[16] = {};
-  int64_t i = 0;
-  for (; i + 16 <= n; i += 16)
-    for (int l = 0; l < 16; ++l) lanes[l] = math::detail::Fma(a[i + l], b[i + l], lanes[l]);
-  float sum = 0;
-  for (; i < n; ++i) sum += a[i] * b[i];
-  for (float lane : lanes) sum += lane;
-  return sum;
-}
 
 bool Forward::RunFewRows() const {
   const int64_t work = rows_ * k_most_ * (a_.dim + a_.value_dim);

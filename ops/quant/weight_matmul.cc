@@ -1,10 +1,14 @@
 // Products with quantised weights: y = x @ ((weight + offset) * scale) + bias, weights of 8 or 4 bits, scales
 // for all, for each column, or for each group of rows of each column.
+#include <atomic>
+
 #include "aclnn_ops.h"
 #include "base/parallel.h"
 #include "ops/dense.h"
+#include "ops/matmul/dot.h"
 #include "ops/matmul/gemm.h"
 #include "ops/norm/operands.h"
+#include "ops/operand.h"
 
 namespace anycann {
 namespace {
@@ -64,11 +68,14 @@ Status ReadGroups(Call& call, const aclTensor* scale, const QuantisedWeight& w, 
 void Unpack(const QuantisedWeight& w, const TensorView& v, int64_t line, float* to) {
   const int64_t n = w.length(), at = line * v.strides[w.columns_first ? 1 : 0];
   if (!w.four_bits) return Convert(to, DType::kFloat, v.bytes() + at, DType::kInt8, n);
-  const uint8_t* from = static_cast<const uint8_t*>(v.data) + (v.dtype == DType::kInt32 ? at * 4 : at / 2);
-  for (int64_t i = 0; i < n; ++i) {
-    const int nibble = from[i / 2] >> (i % 2 * 4) & 15;
-    to[i] = static_cast<float>(nibble < 8 ? nibble : nibble - 16);
+  const int8_t* from = static_cast<const int8_t*>(v.data) + (v.dtype == DType::kInt32 ? at * 4 : at / 2);
+  // Two numbers from each byte, the lower bits first; shifts extend the sign.
+  for (int64_t i = 0; i < n / 2; ++i) {
+    const int byte = from[i];
+    to[2 * i] = static_cast<float>(static_cast<int8_t>(byte << 4) >> 4);
+    to[2 * i + 1] = static_cast<float>(byte >> 4);
   }
+  if (n % 2 != 0) to[n - 1] = static_cast<float>(static_cast<int8_t>(from[n / 2] << 4) >> 4);
 }
 
 // to[i] = (to[i] + offset) * scale for one line. scale, offset: [groups][n], or one value; offset may be
@@ -95,13 +102,47 @@ struct WeightOperands {
   int x, weight, scale, offset, bias, y;
 };
 
+constexpr int64_t kFewRows = 4;
+
+// A few rows of x: each column of the weight is unpacked and multiplied at once, so that memory gives only
+// what is stored.
+Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at,
+                  const float* scale, const float* offset) {
+  const Dense x(t[at.x], DType::kFloat, Dense::kRead);
+  Dense y(t[at.y], DType::kFloat, Dense::kWrite);
+  const Values<float> bias = at.bias >= 0 ? Values<float>(t[at.bias]) : Values<float>();
+  if (!bias.ok()) return ScratchFailed(t.plan().name);
+  const int64_t rows = y.view().numel() / w.n;
+  std::atomic<bool> failed{false};
+  ParallelFor(w.n, std::max<int64_t>(1, 16384 / (w.k + 1)), [&](int64_t begin, int64_t end) {
+    const Scratch<float> column(w.k);
+    if (!column.ok()) {
+      failed = true;
+      return;
+    }
+    for (int64_t j = begin; j < end; ++j) {
+      Unpack(w, t[at.weight], j, column.get());
+      Scale(w, g, j, scale, offset, column.get());
+      for (int64_t r = 0; r < rows; ++r)
+        y.ptr<float>()[r * w.n + j] = DotProduct(x.ptr<float>() + r * w.k, column.get(), w.k) +
+                                      (bias.get() != nullptr ? bias[j] : 0.0f);
+    }
+  });
+  if (failed) return ScratchFailed(t.plan().name);
+  y.Commit();
+  return Status();
+}
+
 Status RunWeightMatmul(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at) {
   const char* op = t.plan().name;
   const TensorView& weight = t[at.weight];
   const Values<float> scale(t[at.scale]);
   const Values<float> offset = at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>();
+  if (!scale.ok() || !offset.ok()) return ScratchFailed(op);
+  if (w.columns_first && t[at.y].numel() <= kFewRows * w.n)
+    return RunFewRows(t, w, g, at, scale.get(), offset.get());
   const Scratch<float> plain(w.k * w.n);
-  if (!scale.ok() || !offset.ok() || !plain.ok()) return ScratchFailed(op);
+  if (!plain.ok()) return ScratchFailed(op);
   ParallelFor(w.lines(), std::max<int64_t>(1, 16384 / (w.length() + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t line = begin; line < end; ++line) {
       float* to = plain.get() + line * w.length();
