@@ -9,6 +9,7 @@
 #include "ops/matmul/gemm.h"
 #include "ops/norm/operands.h"
 #include "ops/operand.h"
+#include "ops/quant/grouped_dot.h"
 
 namespace anycann {
 namespace {
@@ -64,11 +65,19 @@ Status ReadGroups(Call& call, const aclTensor* scale, const QuantisedWeight& w, 
   return Status();
 }
 
+// Where one line of the weight begins.
+const int8_t* LineBytes(const QuantisedWeight& w, const TensorView& v, int64_t line) {
+  const int64_t at = line * v.strides[w.columns_first ? 1 : 0];
+  return static_cast<const int8_t*>(v.data) + (!w.four_bits               ? at
+                                               : v.dtype == DType::kInt32 ? at * 4
+                                                                          : at / 2);
+}
+
 // One line of the weight as floats, before scales.
 void Unpack(const QuantisedWeight& w, const TensorView& v, int64_t line, float* to) {
-  const int64_t n = w.length(), at = line * v.strides[w.columns_first ? 1 : 0];
-  if (!w.four_bits) return Convert(to, DType::kFloat, v.bytes() + at, DType::kInt8, n);
-  const int8_t* from = static_cast<const int8_t*>(v.data) + (v.dtype == DType::kInt32 ? at * 4 : at / 2);
+  const int64_t n = w.length();
+  const int8_t* from = LineBytes(w, v, line);
+  if (!w.four_bits) return Convert(to, DType::kFloat, from, DType::kInt8, n);
   // Two numbers from each byte, the lower bits first; shifts extend the sign.
   for (int64_t i = 0; i < n / 2; ++i) {
     const int byte = from[i];
@@ -78,23 +87,20 @@ void Unpack(const QuantisedWeight& w, const TensorView& v, int64_t line, float* 
   if (n % 2 != 0) to[n - 1] = static_cast<float>(static_cast<int8_t>(from[n / 2] << 4) >> 4);
 }
 
-// to[i] = (to[i] + offset) * scale for one line. scale, offset: [groups][n], or one value; offset may be
-// nullptr.
-void Scale(const QuantisedWeight& w, const Groups& g, int64_t line, const float* scale, const float* offset,
-           float* to) {
-  const int64_t columns = g.per_column ? w.n : 1;
-  if (!w.columns_first) {
-    const int64_t group = line / g.rows * columns;
-    for (int64_t i = 0; i < w.n; ++i) {
-      const int64_t j = g.per_column ? group + i : 0;
-      to[i] = (to[i] + (offset != nullptr ? offset[j] : 0.0f)) * scale[j];
-    }
-    return;
+// to[i] = (to[i] + offset) * scale for one column; scale, offset: one for each group. offset may be nullptr.
+void ScaleColumn(const QuantisedWeight& w, const Groups& g, const float* scale, const float* offset,
+                 float* to) {
+  for (int64_t i = 0, group = 0; i < w.k; ++group) {
+    const float s = scale[group], o = offset != nullptr ? offset[group] : 0.0f;
+    for (const int64_t end = std::min(w.k, i + g.rows); i < end; ++i) to[i] = (to[i] + o) * s;
   }
-  for (int64_t begin = 0; begin < w.k; begin += g.rows) {
-    const int64_t j = g.per_column ? begin / g.rows * columns + line : 0;
-    const float s = scale[j], o = offset != nullptr ? offset[j] : 0.0f;
-    for (int64_t i = begin; i < std::min(w.k, begin + g.rows); ++i) to[i] = (to[i] + o) * s;
+}
+
+// The same for one row; scale, offset: one for each column, or one.
+void ScaleRow(const QuantisedWeight& w, const Groups& g, const float* scale, const float* offset, float* to) {
+  for (int64_t i = 0; i < w.n; ++i) {
+    const int64_t j = g.per_column ? i : 0;
+    to[i] = (to[i] + (offset != nullptr ? offset[j] : 0.0f)) * scale[j];
   }
 }
 
@@ -103,29 +109,52 @@ struct WeightOperands {
 };
 
 constexpr int64_t kFewRows = 4;
+constexpr int64_t kUnpackedFloats = 1 << 18;  // 1 MiB: what the second-level cache holds
 
-// A few rows of x: each column of the weight is unpacked and multiplied at once, so that memory gives only
-// what is stored.
-Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at,
-                  const float* scale, const float* offset) {
+// Scales or offsets [groups, n] as [n, groups].
+TensorView ByColumn(const TensorView& v) { return v.rank == 2 ? v.Transpose(0, 1) : v; }
+
+// A few rows of x: each column of the weight is multiplied where it lies, so that memory gives only what is
+// stored. Whole groups of kGroupStep go through GroupedDot; other groups are unpacked first.
+Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at) {
   const Dense x(t[at.x], DType::kFloat, Dense::kRead);
   Dense y(t[at.y], DType::kFloat, Dense::kWrite);
   const Values<float> bias = at.bias >= 0 ? Values<float>(t[at.bias]) : Values<float>();
-  if (!bias.ok()) return ScratchFailed(t.plan().name);
+  const DenseInput scale(ByColumn(t[at.scale]));
+  const DenseInput offset(ByColumn(t[at.offset >= 0 ? at.offset : at.scale]));  // read only where given
   const int64_t rows = y.view().numel() / w.n;
+  const bool grouped = g.count == 1 || g.rows % kGroupStep == 0;
+  const Scratch<float> lanes(grouped ? rows * w.k : 0), sums(rows * g.count);
+  if (!bias.ok() || !scale.ok() || !offset.ok() || !lanes.ok() || !sums.ok())
+    return ScratchFailed(t.plan().name);
+  for (int64_t r = 0; grouped && r < rows; ++r) {
+    ArrangeForGroups(x.ptr<float>() + r * w.k, w.k, w.four_bits, lanes.get() + r * w.k);
+    if (at.offset >= 0) SumGroups(x.ptr<float>() + r * w.k, w.k, g.rows, sums.get() + r * g.count);
+  }
+  const DenseReader<float> scales(scale.view()), offsets(offset.view());
   std::atomic<bool> failed{false};
   ParallelFor(w.n, std::max<int64_t>(1, 16384 / (w.k + 1)), [&](int64_t begin, int64_t end) {
-    const Scratch<float> column(w.k);
-    if (!column.ok()) {
+    const Scratch<float> column(grouped ? 0 : w.k), buffer(2 * g.count);
+    if (!column.ok() || !buffer.ok()) {
       failed = true;
       return;
     }
     for (int64_t j = begin; j < end; ++j) {
-      Unpack(w, t[at.weight], j, column.get());
-      Scale(w, g, j, scale, offset, column.get());
-      for (int64_t r = 0; r < rows; ++r)
-        y.ptr<float>()[r * w.n + j] = DotProduct(x.ptr<float>() + r * w.k, column.get(), w.k) +
-                                      (bias.get() != nullptr ? bias[j] : 0.0f);
+      const int64_t first = g.per_column ? j * g.count : 0;
+      const float* s = scales.Read(first, g.count, buffer.get());
+      const float* o = at.offset >= 0 ? offsets.Read(first, g.count, buffer.get() + g.count) : nullptr;
+      if (!grouped) {
+        Unpack(w, t[at.weight], j, column.get());
+        ScaleColumn(w, g, s, o, column.get());
+      }
+      for (int64_t r = 0; r < rows; ++r) {
+        float sum = grouped ? GroupedDot(LineBytes(w, t[at.weight], j), w.four_bits, lanes.get() + r * w.k,
+                                         w.k, g.rows, s)
+                            : DotProduct(x.ptr<float>() + r * w.k, column.get(), w.k);
+        if (grouped && o != nullptr)
+          for (int64_t i = 0; i < g.count; ++i) sum += s[i] * o[i] * sums[r * g.count + i];
+        y.ptr<float>()[r * w.n + j] = sum + (bias.get() != nullptr ? bias[j] : 0.0f);
+      }
     }
   });
   if (failed) return ScratchFailed(t.plan().name);
@@ -133,26 +162,41 @@ Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const
   return Status();
 }
 
+// Many rows: some columns at a time are unpacked, as many as the cache holds, and multiplied.
 Status RunWeightMatmul(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at) {
-  const char* op = t.plan().name;
-  const TensorView& weight = t[at.weight];
-  const Values<float> scale(t[at.scale]);
-  const Values<float> offset = at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>();
-  if (!scale.ok() || !offset.ok()) return ScratchFailed(op);
-  if (w.columns_first && t[at.y].numel() <= kFewRows * w.n)
-    return RunFewRows(t, w, g, at, scale.get(), offset.get());
-  const Scratch<float> plain(w.k * w.n);
-  if (!plain.ok()) return ScratchFailed(op);
-  ParallelFor(w.lines(), std::max<int64_t>(1, 16384 / (w.length() + 1)), [&](int64_t begin, int64_t end) {
-    for (int64_t line = begin; line < end; ++line) {
-      float* to = plain.get() + line * w.length();
-      Unpack(w, weight, line, to);
-      Scale(w, g, line, scale.get(), offset.get(), to);
-    }
-  });
-  TensorView b = TensorView::Contiguous(plain.get(), DType::kFloat, {w.lines(), w.length()});
-  if (w.columns_first) b = b.Transpose(0, 1);
-  return Gemm(MakeGemm(t[at.x], b, t[at.y], at.bias >= 0 ? &t[at.bias] : nullptr));
+  if (w.columns_first && t[at.y].numel() <= kFewRows * w.n) return RunFewRows(t, w, g, at);
+  const Values<float> scale(w.columns_first ? ByColumn(t[at.scale]) : t[at.scale]);
+  const Values<float> offset = at.offset >= 0
+                                   ? Values<float>(w.columns_first ? ByColumn(t[at.offset]) : t[at.offset])
+                                   : Values<float>();
+  const int64_t step = w.columns_first ? std::clamp<int64_t>(kUnpackedFloats / (w.k + 1), 64, w.n) : w.n;
+  const Scratch<float> plain(w.k * step);
+  if (!scale.ok() || !offset.ok() || !plain.ok()) return ScratchFailed(t.plan().name);
+  const auto line_of = [&](const float* p, int64_t line) {
+    if (p == nullptr || !g.per_column) return p;
+    return p + (w.columns_first ? line * g.count : line / g.rows * w.n);
+  };
+  for (int64_t first = 0; first < w.n; first += step) {
+    const int64_t columns = std::min(step, w.n - first), lines = w.columns_first ? columns : w.k;
+    ParallelFor(lines, std::max<int64_t>(1, 16384 / (w.length() + 1)), [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t line = w.columns_first ? first + i : i;
+        float* to = plain.get() + i * w.length();
+        Unpack(w, t[at.weight], line, to);
+        (w.columns_first ? ScaleColumn : ScaleRow)(w, g, line_of(scale.get(), line),
+                                                   line_of(offset.get(), line), to);
+      }
+    });
+    TensorView b = TensorView::Contiguous(plain.get(), DType::kFloat, {lines, w.length()});
+    if (w.columns_first) b = b.Transpose(0, 1);
+    const auto slice = [&](const TensorView& v) {
+      const int d = v.rank - 1;
+      return v.dims[d] == w.n ? v.Narrow(d, first, columns) : v;
+    };
+    const TensorView bias = at.bias >= 0 ? slice(t[at.bias]) : TensorView();
+    RETURN_IF_ERROR(Gemm(MakeGemm(t[at.x], b, slice(t[at.y]), at.bias >= 0 ? &bias : nullptr)));
+  }
+  return Status();
 }
 
 }  // namespace
