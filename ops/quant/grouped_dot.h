@@ -4,7 +4,7 @@
 
 #include <cstdint>
 
-#include "base/vector_math.h"
+#include "ops/quant/widen.h"
 
 namespace anycann {
 
@@ -32,34 +32,48 @@ inline void SumGroups(const float* x, int64_t k, int64_t group, float* sums) {
 
 namespace internal {
 
-// 32 products into 16 lanes. w: 32 or 16 bytes.
+// sum += 32 products. w: 32 or 16 bytes.
 template <bool kFourBits>
-inline void Multiply32(const int8_t* __restrict w, const float* __restrict x, float* __restrict lanes) {
-  for (int l = 0; l < 16; ++l) {
-    const int32_t byte = w[l];
-    const int32_t first = kFourBits ? (byte << 28) >> 28 : byte, second = kFourBits ? byte >> 4 : w[16 + l];
-    lanes[l] = math::detail::Fma(static_cast<float>(first), x[l], lanes[l]);
-    lanes[l] = math::detail::Fma(static_cast<float>(second), x[16 + l], lanes[l]);
+inline void Multiply32(const int8_t* w, const float* x, Floats16* sum) {
+  const __m128i bytes = Load16(w);
+  const Floats16 first = Widen16(kFourBits ? LowerHalves(bytes) : bytes);
+  const Floats16 second = Widen16(kFourBits ? UpperHalves(bytes) : Load16(w + 16));
+  for (int i = 0; i < 16 / kRegisterFloats; ++i) {
+    sum->part[i] = MultiplyAdd(first.part[i], LoadFloats(x + i * kRegisterFloats), sum->part[i]);
+    sum->part[i] = MultiplyAdd(second.part[i], LoadFloats(x + 16 + i * kRegisterFloats), sum->part[i]);
   }
+}
+
+// total += scale * (the products from i up to end, as far as they are whole steps). Returns where it stopped.
+template <bool kFourBits>
+inline int64_t AddGroup(const int8_t* w, const float* x, int64_t i, int64_t end, float scale,
+                        Floats16* total) {
+  Floats16 sum = {};
+  for (; i + kGroupStep <= end; i += kGroupStep)
+    Multiply32<kFourBits>(kFourBits ? w + i / 2 : w + i, x + i, &sum);
+  for (int p = 0; p < 16 / kRegisterFloats; ++p)
+    total->part[p] = MultiplyAdd(sum.part[p], AllFloats(scale), total->part[p]);
+  return i;
 }
 
 template <bool kFourBits>
 float GroupedDot(const int8_t* w, const float* x, int64_t k, int64_t group, const float* scale) {
-  float total[16] = {};
+  Floats16 total = {};
   float rest = 0;
-  for (int64_t i = 0; i < k; ++scale) {
+  int64_t i = 0;
+  for (; group == kGroupStep && i + kGroupStep <= k; i += kGroupStep, ++scale)
+    AddGroup<kFourBits>(w, x, i, i + kGroupStep, *scale, &total);
+  for (; i < k; ++scale) {
     const int64_t end = i + group < k ? i + group : k;
-    float lanes[16] = {};
-    for (; i + kGroupStep <= end; i += kGroupStep)
-      Multiply32<kFourBits>(kFourBits ? w + i / 2 : w + i, x + i, lanes);
-    for (int l = 0; l < 16; ++l) total[l] = math::detail::Fma(lanes[l], *scale, total[l]);
+    i = AddGroup<kFourBits>(w, x, i, end, *scale, &total);
     for (; i < end; ++i) {
-      const int32_t number =
-          kFourBits ? (i % 2 == 0 ? (int32_t{w[i / 2]} << 28) >> 28 : w[i / 2] >> 4) : w[i];
+      const int number = kFourBits ? Nibble(w, i) : w[i];
       rest += static_cast<float>(number) * x[i] * *scale;
     }
   }
-  for (float lane : total) rest += lane;
+  float lanes[16];
+  StoreFloats16(lanes, total);
+  for (float lane : lanes) rest += lane;
   return rest;
 }
 

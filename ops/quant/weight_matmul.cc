@@ -10,6 +10,7 @@
 #include "ops/norm/operands.h"
 #include "ops/operand.h"
 #include "ops/quant/grouped_dot.h"
+#include "ops/quant/widen.h"
 
 namespace anycann {
 namespace {
@@ -77,14 +78,19 @@ const int8_t* LineBytes(const QuantisedWeight& w, const TensorView& v, int64_t l
 void Unpack(const QuantisedWeight& w, const TensorView& v, int64_t line, float* to) {
   const int64_t n = w.length();
   const int8_t* from = LineBytes(w, v, line);
-  if (!w.four_bits) return Convert(to, DType::kFloat, from, DType::kInt8, n);
-  // Two numbers from each byte, the lower bits first; shifts extend the sign.
-  for (int64_t i = 0; i < n / 2; ++i) {
-    const int byte = from[i];
-    to[2 * i] = static_cast<float>(static_cast<int8_t>(byte << 4) >> 4);
-    to[2 * i + 1] = static_cast<float>(byte >> 4);
+  int64_t i = 0;
+  if (!w.four_bits) {
+    for (; i + 16 <= n; i += 16) StoreFloats16(to + i, Widen16(Load16(from + i)));
+    for (; i < n; ++i) to[i] = from[i];
+    return;
   }
-  if (n % 2 != 0) to[n - 1] = static_cast<float>(static_cast<int8_t>(from[n / 2] << 4) >> 4);
+  // Two numbers from each byte, the lower bits first.
+  for (; i + 32 <= n; i += 32) {
+    const __m128i bytes = Load16(from + i / 2), even = LowerHalves(bytes), odd = UpperHalves(bytes);
+    StoreFloats16(to + i, Widen16(_mm_unpacklo_epi8(even, odd)));
+    StoreFloats16(to + i + 16, Widen16(_mm_unpackhi_epi8(even, odd)));
+  }
+  for (; i < n; ++i) to[i] = static_cast<float>(Nibble(from, i));
 }
 
 // to[i] = (to[i] + offset) * scale for one column; scale, offset: one for each group. offset may be nullptr.
