@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Writes a Llama-shaped GGUF file with random weights, for llama-bench: no vocabulary, nothing to download.
+"""Writes a GGUF file with random weights in the shape of a known model, with Llama's vocabulary from llama.cpp's own files: nothing to
+download, real text goes in and comes out.
 
-    python tests/llama/make_gguf.py OUT [--shape small|tinyllama] [--type f16|q8_0|q4_0]
+    python tests/llama/make_gguf.py OUT [--shape llama|tinyllama|qwen3moe|deepseek] [--type f16|q8_0|q4_0]
 """
 
 from __future__ import annotations
@@ -13,75 +14,164 @@ import sys
 
 import numpy
 
-from llama import SOURCE
+from common import SOURCE
 
 sys.path.insert(0, str(SOURCE / "gguf-py"))
 import gguf  # noqa: E402
 
+TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}
+VOCABULARY = SOURCE / "models/ggml-vocab-llama-spm.gguf"
+TOKENS = 32000
+
 
 @dataclasses.dataclass
 class Shape:
+    architecture: str
     layers: int
     width: int
-    feed_forward: int
+    feed_forward: int  # of one expert where there are experts
     heads: int
     kv_heads: int
-    vocabulary: int
+    head: int  # numbers of one head
+    experts: int = 0
+    experts_used: int = 0
+    # DeepSeek's: ranks of the compressed queries and of the cache, the rotated part of a head, dense layers before the first with experts.
+    q_rank: int = 0
+    kv_rank: int = 0
+    rotated: int = 0
+    dense_layers: int = 0
+    dense_feed_forward: int = 0
 
 
-SHAPES = {"small": Shape(4, 512, 1408, 8, 2, 1024), "tinyllama": Shape(22, 2048, 5632, 32, 4, 32000)}
-TYPES = {"f16": gguf.GGMLQuantizationType.F16, "q8_0": gguf.GGMLQuantizationType.Q8_0, "q4_0": gguf.GGMLQuantizationType.Q4_0}
+SHAPES = {
+    "llama": Shape("llama", 4, 512, 1408, 8, 2, 64),
+    "tinyllama": Shape("llama", 22, 2048, 5632, 32, 4, 64),
+    "qwen3moe": Shape("qwen3moe", 3, 256, 128, 4, 2, 64, experts=16, experts_used=4),
+    "deepseek": Shape("deepseek2", 3, 256, 128, 4, 1, 96, experts=16, experts_used=4, q_rank=96, kv_rank=64, rotated=32, dense_layers=1,
+                      dense_feed_forward=512),
+}
 
 
-def write(path: pathlib.Path, shape: Shape, kind: str):
-    writer = gguf.GGUFWriter(path, "llama")
-    writer.add_block_count(shape.layers)
-    writer.add_context_length(2048)
-    writer.add_embedding_length(shape.width)
-    writer.add_feed_forward_length(shape.feed_forward)
-    writer.add_head_count(shape.heads)
-    writer.add_head_count_kv(shape.kv_heads)
-    writer.add_layer_norm_rms_eps(1e-5)
-    writer.add_rope_dimension_count(shape.width // shape.heads)
-    writer.add_vocab_size(shape.vocabulary)
-    writer.add_tokenizer_model("no_vocab")
-    generator = numpy.random.default_rng(0)
+class Writer:
+    def __init__(self, path: pathlib.Path, shape: Shape, kind: str):
+        self.shape, self.type = shape, TYPES[kind]
+        self.file = gguf.GGUFWriter(path, shape.architecture)
+        self.generator = numpy.random.default_rng(0)
 
-    def matrix(name, rows, columns):
-        values = (generator.standard_normal((rows, columns), numpy.float32) / numpy.sqrt(columns)).astype(numpy.float32)
-        writer.add_tensor(name, gguf.quants.quantize(values, TYPES[kind]), raw_dtype=TYPES[kind])
+    def matrix(self, name: str, *dims: int):
+        values = self.generator.standard_normal(dims, numpy.float32) / numpy.sqrt(numpy.float32(dims[-1]))
+        self.file.add_tensor(name, gguf.quants.quantize(values, self.type), raw_dtype=self.type)
 
-    def ones(name):
-        writer.add_tensor(name, numpy.ones(shape.width, numpy.float32))
+    def plain(self, name: str, values: numpy.ndarray):
+        self.file.add_tensor(name, values.astype(numpy.float32))
 
-    kv_width = shape.width // shape.heads * shape.kv_heads
-    matrix("token_embd.weight", shape.vocabulary, shape.width)
-    for layer in range(shape.layers):
-        block = f"blk.{layer}"
-        ones(f"{block}.attn_norm.weight")
-        matrix(f"{block}.attn_q.weight", shape.width, shape.width)
-        matrix(f"{block}.attn_k.weight", kv_width, shape.width)
-        matrix(f"{block}.attn_v.weight", kv_width, shape.width)
-        matrix(f"{block}.attn_output.weight", shape.width, shape.width)
-        ones(f"{block}.ffn_norm.weight")
-        matrix(f"{block}.ffn_gate.weight", shape.feed_forward, shape.width)
-        matrix(f"{block}.ffn_up.weight", shape.feed_forward, shape.width)
-        matrix(f"{block}.ffn_down.weight", shape.width, shape.feed_forward)
-    ones("output_norm.weight")
-    matrix("output.weight", shape.vocabulary, shape.width)
-    writer.write_header_to_file()
-    writer.write_kv_data_to_file()
-    writer.write_tensors_to_file()
-    writer.close()
+    def ones(self, name: str, size: int):
+        self.plain(name, numpy.ones(size))
+
+    def keys(self):
+        f, s = self.file, self.shape
+        f.add_block_count(s.layers)
+        f.add_context_length(2048)
+        f.add_embedding_length(s.width)
+        f.add_feed_forward_length(s.dense_feed_forward or s.feed_forward)
+        f.add_head_count(s.heads)
+        f.add_head_count_kv(s.kv_heads)
+        f.add_layer_norm_rms_eps(1e-5)
+        f.add_rope_dimension_count(s.rotated or s.head)
+        f.add_vocab_size(TOKENS)
+        if s.kv_rank:
+            f.add_key_length(s.kv_rank + s.rotated)
+            f.add_value_length(s.kv_rank)
+            f.add_key_length_mla(s.head)
+            f.add_value_length_mla(s.head - s.rotated)
+            f.add_q_lora_rank(s.q_rank)
+            f.add_kv_lora_rank(s.kv_rank)
+            f.add_leading_dense_block_count(s.dense_layers)
+            f.add_expert_shared_count(1)
+            f.add_expert_weights_scale(2.5)
+            f.add_expert_weights_norm(True)
+            f.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        else:
+            f.add_key_length(s.head)
+            f.add_value_length(s.head)
+        if s.experts:
+            f.add_expert_count(s.experts)
+            f.add_expert_used_count(s.experts_used)
+            f.add_expert_feed_forward_length(s.feed_forward)
+
+    def vocabulary(self):
+        fields = gguf.GGUFReader(VOCABULARY).fields
+        read = lambda key: fields[f"tokenizer.ggml.{key}"].contents()  # noqa: E731
+        self.file.add_tokenizer_model(read("model"))
+        self.file.add_tokenizer_pre(read("pre"))
+        self.file.add_token_list(read("tokens"))
+        self.file.add_token_scores(read("scores"))
+        self.file.add_token_types(read("token_type"))
+        self.file.add_bos_token_id(read("bos_token_id"))
+        self.file.add_eos_token_id(read("eos_token_id"))
+        self.file.add_unk_token_id(read("unknown_token_id"))
+
+    def attention(self, block: str):
+        s = self.shape
+        self.ones(f"{block}.attn_norm.weight", s.width)
+        if s.kv_rank:
+            plain = s.head - s.rotated
+            self.matrix(f"{block}.attn_q_a.weight", s.q_rank, s.width)
+            self.ones(f"{block}.attn_q_a_norm.weight", s.q_rank)
+            self.matrix(f"{block}.attn_q_b.weight", s.heads * s.head, s.q_rank)
+            self.matrix(f"{block}.attn_kv_a_mqa.weight", s.kv_rank + s.rotated, s.width)
+            self.ones(f"{block}.attn_kv_a_norm.weight", s.kv_rank)
+            self.matrix(f"{block}.attn_k_b.weight", s.heads, s.kv_rank, plain)
+            self.matrix(f"{block}.attn_v_b.weight", s.heads, plain, s.kv_rank)
+            self.matrix(f"{block}.attn_output.weight", s.width, s.heads * plain)
+            return
+        self.matrix(f"{block}.attn_q.weight", s.heads * s.head, s.width)
+        self.matrix(f"{block}.attn_k.weight", s.kv_heads * s.head, s.width)
+        self.matrix(f"{block}.attn_v.weight", s.kv_heads * s.head, s.width)
+        self.matrix(f"{block}.attn_output.weight", s.width, s.heads * s.head)
+        if s.architecture == "qwen3moe":
+            self.ones(f"{block}.attn_q_norm.weight", s.head)
+            self.ones(f"{block}.attn_k_norm.weight", s.head)
+
+    def feed_forward(self, block: str, suffix: str, size: int, *experts: int):
+        self.matrix(f"{block}.ffn_gate{suffix}.weight", *experts, size, self.shape.width)
+        self.matrix(f"{block}.ffn_up{suffix}.weight", *experts, size, self.shape.width)
+        self.matrix(f"{block}.ffn_down{suffix}.weight", *experts, self.shape.width, size)
+
+    def layer(self, index: int):
+        s, block = self.shape, f"blk.{index}"
+        self.attention(block)
+        self.ones(f"{block}.ffn_norm.weight", s.width)
+        if not s.experts or index < s.dense_layers:
+            self.feed_forward(block, "", s.dense_feed_forward or s.feed_forward)
+            return
+        self.plain(f"{block}.ffn_gate_inp.weight", self.generator.standard_normal((s.experts, s.width)) / numpy.sqrt(s.width))
+        self.feed_forward(block, "_exps", s.feed_forward, s.experts)
+        if s.kv_rank:
+            self.feed_forward(block, "_shexp", s.feed_forward)
+            self.plain(f"{block}.exp_probs_b.bias", self.generator.standard_normal(s.experts) / 10)
+
+    def write(self):
+        self.keys()
+        self.vocabulary()
+        self.matrix("token_embd.weight", TOKENS, self.shape.width)
+        for index in range(self.shape.layers):
+            self.layer(index)
+        self.ones("output_norm.weight", self.shape.width)
+        self.matrix("output.weight", TOKENS, self.shape.width)
+        self.file.write_header_to_file()
+        self.file.write_kv_data_to_file()
+        self.file.write_tensors_to_file()
+        self.file.close()
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("out", type=pathlib.Path)
-    parser.add_argument("--shape", choices=sorted(SHAPES), default="small")
+    parser.add_argument("--shape", choices=sorted(SHAPES), default="llama")
     parser.add_argument("--type", choices=sorted(TYPES), default="f16")
     arguments = parser.parse_args()
-    write(arguments.out, SHAPES[arguments.shape], arguments.type)
+    Writer(arguments.out, SHAPES[arguments.shape], arguments.type).write()
 
 
 if __name__ == "__main__":
