@@ -1,12 +1,12 @@
 // Dynamic quantisation: each row gets the scale (and offset) that its own values need.
 #include <algorithm>
 #include <atomic>
-#include <cmath>
 
 #include "aclnn_ops.h"
 #include "base/parallel.h"
 #include "ops/dense.h"
 #include "ops/norm/operands.h"
+#include "ops/quant/quantize_row.h"
 
 namespace anycann {
 namespace {
@@ -14,22 +14,6 @@ namespace {
 struct At3 {
   int x, smooth, y, scale, offset;
 };
-
-// One row: y = round(v / scale + offset) with v = x * smooth. Symmetric: scale = max |v| / 127. Otherwise
-// scale = (max - min) / 255 and offset = 127 - max / scale.
-void QuantizeRow(float* __restrict v, int64_t n, bool symmetric, float* scale, float* offset,
-                 int8_t* __restrict y) {
-  float low = v[0], high = v[0];
-  for (int64_t i = 0; i < n; ++i) {
-    low = std::min(low, v[i]);
-    high = std::max(high, v[i]);
-  }
-  *scale = symmetric ? std::max(-low, high) / 127.0f : (high - low) / 255.0f;
-  *offset = symmetric || *scale == 0 ? 0.0f : 127.0f - high / *scale;
-  const float inverse = *scale == 0 ? 0.0f : 1.0f / *scale, shift = *offset;
-  for (int64_t i = 0; i < n; ++i)
-    y[i] = static_cast<int8_t>(std::clamp(std::nearbyint(v[i] * inverse + shift), -128.0f, 127.0f));
-}
 
 Status RunRows(const char* op, const At3& at, const Run& t) {
   const TensorView& shape = t[at.x];

@@ -40,11 +40,11 @@ def fetch():
         archive.extractall(CACHE, filter="data")
 
 
-def build(jobs):
-    """Both builds; some minutes the first time, nothing after that. Under `anycann run` the backend's CMake finds the SoC by itself: it
-    asks npu-smi."""
+def build(jobs, graphs=True):
+    """Both builds, or the plain one; some minutes the first time, nothing after that. Under `anycann run` the backend's CMake finds the
+    SoC by itself: it asks npu-smi."""
     fetch()
-    for folder, graph, targets in ((BUILD, "OFF", TARGETS), (GRAPH_BUILD, "ON", GRAPH_TARGETS)):
+    for folder, graph, targets in ((BUILD, "OFF", TARGETS), (GRAPH_BUILD, "ON", GRAPH_TARGETS))[: 2 if graphs else 1]:
         if not (folder / "bin" / targets[-1]).exists():
             print(f"building llama.cpp's CANN backend in {folder} (USE_ACL_GRAPH={graph}): some minutes", flush=True)
         run(ANYCANN, "run", "cmake", "-G", "Ninja", "-S", SOURCE, "-B", folder, "-DGGML_CANN=ON", f"-DUSE_ACL_GRAPH={graph}",

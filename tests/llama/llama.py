@@ -29,7 +29,13 @@ import sentences
 import server
 
 QUICK_OPERATORS = "^(MUL_MAT|SOFT_MAX|FLASH_ATTN_EXT|GET_ROWS|RMS_NORM|GLU|CPY)$"
+QUICK_SETTINGS = ["default (VMM pool, NZ weights)", "two devices"]
 QUICK_ARCHITECTURES = "^(llama|qwen3moe|deepseek2)$"
+
+
+def quick(arguments):
+    return max(operators.ops(QUICK_OPERATORS, arguments.jobs), models.architectures(QUICK_ARCHITECTURES), models.compare("^llama-q4_0", QUICK_SETTINGS),
+               server.check())
 
 
 def main():
@@ -38,11 +44,11 @@ def main():
         "ops": lambda a: operators.ops(a.only, a.jobs),
         "perf": lambda a: operators.perf(a.only or "MUL_MAT"),
         "archs": lambda a: models.architectures(a.only),
-        "models": lambda a: models.compare(a.only),
+        "models": lambda a: models.compare(a.only, models.SETTINGS),
         "server": lambda a: server.check(),
         "sentences": lambda a: sentences.check(),
         "bench": lambda a: models.bench(a.shape, a.jobs),
-        "quick": lambda a: operators.ops(QUICK_OPERATORS, a.jobs) | models.architectures(QUICK_ARCHITECTURES) | models.compare("^llama-q4_0") | server.check(),
+        "quick": quick,
     }
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", nargs="+", choices=steps)
@@ -52,7 +58,7 @@ def main():
     arguments = parser.parse_args()
     if not common.ANYCANN.exists():
         raise SystemExit(f"{common.ANYCANN} is not there: make toolkit")
-    common.build(arguments.jobs)
+    common.build(arguments.jobs, graphs=arguments.what != ["quick"])
     return max(steps[what](arguments) for what in arguments.what)
 
 

@@ -51,7 +51,7 @@ def completion(path, prompt, **how):
     return done.stdout
 
 
-def compare(only):
+def compare(only, settings):
     """Every shape and type under every setting: predictions against the CPU backend's, and the same text as with the default setting."""
     OUT.mkdir(parents=True, exist_ok=True)
     text = OUT / "text.txt"
@@ -67,7 +67,8 @@ def compare(only):
         file, base = model(shape, kind), OUT / f"{path}.base"
         program("llama-perplexity", "-m", file, "-f", text, "-c", "128", "-b", "256", "--chunks", "2", "--kl-divergence-base", base, device="cpu")
         reference = completion(file, prompt)
-        for name, how in SETTINGS.items():
+        for name in settings:
+            how = SETTINGS[name]
             row = {"model": path, "setting": name, **divergence(file, text, base, **how)}
             row["same_text"] = completion(file, prompt, **how) == reference
             results.append(row)
