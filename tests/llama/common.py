@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
+import csv
 import os
 import pathlib
 import pydoc_data.topics
+import re
 import subprocess
 import sys
 import tarfile
@@ -64,13 +67,33 @@ def program(name, *arguments, device=None, build=BUILD, devices=1, environment=N
     return done
 
 
-def model(shape, kind):
-    """The file of random weights, made when it isn't there."""
-    path = OUT / f"{shape}-{kind}.gguf"
+def sort_failures(failed, only, kind=""):
+    """Failures by case, (problems, how many are llama.cpp's own): expected_failures.tsv has a regular expression and a reason for those.
+    A reason without a failure is a problem too, if its case begins with `kind` and `only` finds it."""
+    with open(HERE / "expected_failures.tsv", newline="") as f:
+        expected = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
+    problems, known = [], collections.Counter()
+    for case, line in sorted(failed.items()):
+        reason = next((row for row in expected if re.search(row["case"], case)), None)
+        if reason is None:
+            problems.append(f"failed: {case}: {line}")
+        else:
+            known[reason["case"]] += 1
+    for row in expected:
+        name = row["case"].lstrip("^")
+        mine = name.startswith("arch ") == (kind == "arch ")
+        if mine and not known[row["case"]] and re.search(only, name.removeprefix("arch ").split("\\(")[0].rstrip("$")):
+            problems.append(f"stale: nothing fails that matches {row['case']} ({row['reason']})")
+    return problems, sum(known.values())
+
+
+def model(shape, kind, exact=False):
+    """The file of random weights, made when it isn't there; exact: the same numbers as float32."""
+    path = OUT / f"{shape}-{kind}{'-exact' if exact else ''}.gguf"
     if not path.exists():
         OUT.mkdir(parents=True, exist_ok=True)
         unfinished = path.with_suffix(".part")
-        run(sys.executable, HERE / "make_gguf.py", unfinished, "--shape", shape, "--type", kind)
+        run(sys.executable, HERE / "make_gguf.py", unfinished, "--shape", shape, "--type", kind, *(["--exact"] if exact else []))
         unfinished.rename(path)
     return path
 

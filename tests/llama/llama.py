@@ -29,12 +29,12 @@ import sentences
 import server
 
 QUICK_OPERATORS = "^(MUL_MAT|SOFT_MAX|FLASH_ATTN_EXT|GET_ROWS|RMS_NORM|GLU|CPY)$"
-QUICK_SETTINGS = ["default (VMM pool, NZ weights)", "two devices"]
+QUICK_SETTINGS = {name: models.SETTINGS[name] for name in ("default (VMM pool, NZ weights)", "two devices")}
 QUICK_ARCHITECTURES = "^(llama|qwen3moe|deepseek2)$"
 
 
 def quick(arguments):
-    return max(operators.ops(QUICK_OPERATORS, arguments.jobs), models.architectures(QUICK_ARCHITECTURES), models.compare("^llama-q4_0", QUICK_SETTINGS),
+    return max(operators.ops(QUICK_OPERATORS, arguments.jobs), models.architectures(QUICK_ARCHITECTURES, arguments.jobs), models.compare("^llama-q4_0", QUICK_SETTINGS),
                server.check())
 
 
@@ -43,7 +43,7 @@ def main():
         "build": lambda a: 0,
         "ops": lambda a: operators.ops(a.only, a.jobs),
         "perf": lambda a: operators.perf(a.only or "MUL_MAT"),
-        "archs": lambda a: models.architectures(a.only),
+        "archs": lambda a: models.architectures(a.only, a.jobs),
         "models": lambda a: models.compare(a.only, models.SETTINGS),
         "server": lambda a: server.check(),
         "sentences": lambda a: sentences.check(),

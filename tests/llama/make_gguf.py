@@ -2,7 +2,9 @@
 """Writes a GGUF file with random weights in the shape of a known model, with Llama's vocabulary from llama.cpp's own files: nothing to
 download, real text goes in and comes out.
 
-    python tests/llama/make_gguf.py OUT [--shape llama|tinyllama|qwen3moe|deepseek] [--type f16|q8_0|q4_0]
+    python tests/llama/make_gguf.py OUT [--shape llama|tinyllama|qwen3moe|deepseek] [--type f16|q8_0|q4_0] [--exact]
+
+With --exact the numbers that the type can hold are written as float32: the same model, for a reference without rounding.
 """
 
 from __future__ import annotations
@@ -53,14 +55,18 @@ SHAPES = {
 
 
 class Writer:
-    def __init__(self, path: pathlib.Path, shape: Shape, kind: str):
-        self.shape, self.type = shape, TYPES[kind]
+    def __init__(self, path: pathlib.Path, shape: Shape, kind: str, exact: bool):
+        self.shape, self.type, self.exact = shape, TYPES[kind], exact
         self.file = gguf.GGUFWriter(path, shape.architecture)
         self.generator = numpy.random.default_rng(0)
 
     def matrix(self, name: str, *dims: int):
         values = self.generator.standard_normal(dims, numpy.float32) / numpy.sqrt(numpy.float32(dims[-1]))
-        self.file.add_tensor(name, gguf.quants.quantize(values, self.type), raw_dtype=self.type)
+        stored = gguf.quants.quantize(values, self.type)
+        if self.exact:
+            self.plain(name, gguf.quants.dequantize(stored, self.type))
+        else:
+            self.file.add_tensor(name, stored, raw_dtype=self.type)
 
     def plain(self, name: str, values: numpy.ndarray):
         self.file.add_tensor(name, values.astype(numpy.float32))
@@ -170,8 +176,9 @@ def main():
     parser.add_argument("out", type=pathlib.Path)
     parser.add_argument("--shape", choices=sorted(SHAPES), default="llama")
     parser.add_argument("--type", choices=sorted(TYPES), default="f16")
+    parser.add_argument("--exact", action="store_true")
     arguments = parser.parse_args()
-    Writer(arguments.out, SHAPES[arguments.shape], arguments.type).write()
+    Writer(arguments.out, SHAPES[arguments.shape], arguments.type, arguments.exact).write()
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import re
 import subprocess
 import sys
 
-from common import ANYCANN, BUILD, HERE, program, run
+from common import ANYCANN, BUILD, program, run, sort_failures
 
 # Cases that run in processes of their own, by this part of their parameters. The backend keeps sines and cosines from one case to
 # the next, and neither makes them again when only a scale changes nor grows their memory when only the number of rotated dimensions
@@ -57,7 +57,7 @@ def groups(only):
 def ops(only, jobs):
     todo = groups(only)
     print(f"{len({g.op for g in todo})} operators, {sum(g.cases for g in todo)} cases, accepted or not, {len(todo)} processes", flush=True)
-    passed, failed, problems = collections.Counter(), {}, []
+    passed, failed = collections.Counter(), {}
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         for done, group in enumerate(pool.map(Group.run, todo), 1):
             seen = 0
@@ -75,21 +75,10 @@ def ops(only, jobs):
             if sys.stdout.isatty():
                 print(f"\r{done}/{len(todo)} {group.op}: {passed[group.op]} passed, {len(failed)} failures so far\x1b[K",
                       end="" if done < len(todo) else "\n", flush=True)
-    with open(HERE / "expected_failures.tsv", newline="") as f:
-        expected = list(csv.DictReader(f, delimiter="\t", quoting=csv.QUOTE_NONE))
-    known = collections.Counter()
-    for case, line in sorted(failed.items()):
-        reason = next((row for row in expected if re.search(row["case"], case)), None)
-        if reason is None:
-            problems.append(f"failed: {line}")
-        else:
-            known[reason["case"]] += 1
-    for row in expected:
-        if not known[row["case"]] and re.search(only, row["case"].split("\\(")[0].lstrip("^")):
-            problems.append(f"stale: nothing fails that matches {row['case']} ({row['reason']})")
+    problems, known = sort_failures(failed, only)
     for problem in problems:
         print(problem)
-    print(f"llama.cpp's operators: {sum(passed.values())} cases passed, {sum(known.values())} failed by llama.cpp itself, {len(problems)} problems")
+    print(f"llama.cpp's operators: {sum(passed.values())} cases passed, {known} failed by llama.cpp itself, {len(problems)} problems")
     return 1 if problems else 0
 
 

