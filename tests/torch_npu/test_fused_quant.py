@@ -62,3 +62,76 @@ def test_dequant_bias_and_quant_matmul_dequant():
     a, w, scale = torch.randn(9, 64).half(), integers(48, 64), uniform(48)
     near(torch_npu.npu_quant_matmul_dequant(a.npu(), w.npu(), scale.npu(), quant_mode="pertoken"),
          a.double() @ (w.double().t() * scale.double()), 2e-2)
+
+
+def randn(*shape, seed=0, dtype=torch.float16):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed)).to(dtype)
+
+
+def numbers(got, expected, low=-128, high=127):
+    assert (got.cpu().double() - expected.double().clamp(low, high)).abs().max() <= 0.53
+
+
+def rms(x, gamma):
+    return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-6) * gamma.double()
+
+
+def test_dynamic_quant():
+    x, smooth, ends = randn(9, 32), randn(3, 32, seed=1).abs() + 0.5, torch.tensor([2, 5, 9], dtype=torch.int32)
+    v = x.double() * smooth.double()[torch.tensor([0] * 2 + [1] * 3 + [2] * 4)]
+    y, scale = torch_npu.npu_dynamic_quant(x.npu(), smooth_scales=smooth.npu(), group_index=ends.npu())
+    near(scale, v.abs().amax(-1) / 127, 1e-4)
+    numbers(y, v / scale.cpu().double()[:, None])
+    y, scale = torch_npu.npu_dynamic_quant(x.npu(), dst_type=torch.quint4x2)
+    assert y.shape == (9, 4) and y.dtype == torch.int32
+    near(scale, x.double().abs().amax(-1) / 7, 1e-4)
+    y, scale, offset = torch_npu.npu_dynamic_quant_asymmetric(x.npu())
+    numbers(y, x.double() / scale.cpu().double()[:, None] + offset.cpu().double()[:, None])
+    y, scale = torch_npu.npu_dynamic_quant(x.npu(), quant_mode="pertensor")
+    near(scale, x.double().abs().max()[None] / 127, 1e-4)
+
+
+def test_swiglu_quant():
+    x = randn(9, 48, dtype=torch.float32)
+    a, b = x.double().chunk(2, -1)
+    act = a * torch.nn.functional.silu(b)
+    smooth = randn(24, seed=1, dtype=torch.float32).abs() + 0.5
+    y, scale = torch_npu.npu_swiglu_quant(x.npu(), smooth_scales=smooth[None].npu(), quant_mode=1)
+    numbers(y, act * smooth.double() * scale.cpu().double()[:, None])
+    z = torch.randint(-999, 999, (9, 48), dtype=torch.int32)
+    weight, row = uniform(1, 48), uniform(9, 1) * 10
+    a, b = (z.double() * weight.double() * row.double()).chunk(2, -1)
+    y, scale = torch_npu.npu_dequant_swiglu_quant(z.npu(), weight_scale=weight.npu(), activation_scale=row.npu(), group_index=torch.tensor([9]).npu(),
+                                                  activate_left=True, quant_mode=1)
+    act = torch.nn.functional.silu(a) * b
+    near(scale, act.abs().amax(-1) / 127, 1e-4)
+    numbers(y, act / scale.cpu().double()[:, None])
+
+
+def test_norms():
+    x1, x2, gamma = randn(5, 32), randn(5, 32, seed=1), randn(32, seed=2).abs() + 0.5
+    scales, zeros = uniform(32) * 20 + 0.05, torch.randint(-9, 9, (32,), dtype=torch.int32)
+    x = x1.double() + x2.double()
+    y1, _, total = torch_npu.npu_add_rms_norm_quant(x1.npu(), x2.npu(), gamma.npu(), scales.npu(), zeros.npu())
+    numbers(y1, rms(x, gamma) / scales.double() + zeros.double())
+    near(total, x)
+    y1, _, total, scale1, _ = torch_npu.npu_add_rms_norm_dynamic_quant(x1.npu(), x2.npu(), gamma.npu())
+    numbers(y1, rms(x, gamma) / scale1.cpu().double()[:, None])
+    beta, scale, offset = randn(32, seed=3), torch.tensor([20.0]).half(), torch.tensor([3], dtype=torch.int8)
+    numbers(torch_npu.npu_rms_norm_quant(x1.npu(), gamma.npu(), beta.npu(), scale.npu(), offset.npu()), (rms(x1.double(), gamma) + beta.double()) * 20 + 3)
+
+
+def test_gelu_group_and_scatter():
+    x, scale = randn(9, 32), uniform(32) * 500
+    y, rows = torch_npu.npu_gelu_quant(x.npu(), input_scale=scale.half().npu(), approximate="tanh", quant_mode="dynamic")
+    v = torch.nn.functional.gelu(x.double(), approximate="tanh") * scale.half().double()
+    numbers(y, v / rows.cpu().double()[:, None])
+    groups = uniform(2, 32) * 500
+    numbers(torch_npu.npu_group_quant(x.npu(), groups.npu(), torch.tensor([4, 9]).npu(), dst_dtype=torch.int8), x.double() * groups.double()[torch.tensor([0] * 4 + [1] * 5)])
+    cache, updates, scales = torch.zeros(2, 9, 32, dtype=torch.int8), randn(2, 1, 32, dtype=torch.bfloat16), (uniform(32) + 0.05).bfloat16()
+    got = torch_npu.npu_quant_scatter(cache.npu(), torch.tensor([3, 5], dtype=torch.int32).npu(), updates.npu(), scales.npu(), None, -2, -1, "update").cpu()
+    numbers(got[0, 3], updates[0, 0].double() / scales.double())
+    numbers(got[1, 5], updates[1, 0].double() / scales.double())
+    wide = randn(5, 20, dtype=torch.float32)
+    a, b = wide.double()[:, ::2].clamp(max=7.0), wide.double()[:, 1::2].clamp(-7.0, 7.0)
+    near(torch_npu.npu_clipped_swiglu(wide.npu()), a * torch.sigmoid(1.702 * a) * (b + 1), 1e-5)
