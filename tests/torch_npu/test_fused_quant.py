@@ -135,3 +135,17 @@ def test_gelu_group_and_scatter():
     wide = randn(5, 20, dtype=torch.float32)
     a, b = wide.double()[:, ::2].clamp(max=7.0), wide.double()[:, 1::2].clamp(-7.0, 7.0)
     near(torch_npu.npu_clipped_swiglu(wide.npu()), a * torch.sigmoid(1.702 * a) * (b + 1), 1e-5)
+
+
+def test_products_and_layouts():
+    a, b = randn(6, 4, 32), randn(4, 32, 48, seed=1)
+    y = (a.double().transpose(0, 1) @ b.double()).transpose(0, 1)
+    near(torch_npu.npu_transpose_batchmatmul(a.npu(), b.npu(), perm_x1=[1, 0, 2]), y)
+    near(torch_npu.npu_transpose_batchmatmul(a.npu(), b.npu(), perm_x1=[1, 0, 2], batch_split_factor=4), y.reshape(6, 4, -1).transpose(0, 1))
+    x1, x2, x3 = randn(9, 32), randn(32, 40, seed=1), randn(9, 40, seed=2)
+    near(torch_npu.npu_fused_matmul(x1.npu(), x2.npu(), x3=x3.npu(), fused_op_type="add"), x1.double() @ x2.double() + x3.double())
+    near(torch_npu.npu_fused_matmul(x1.npu(), x2.npu(), fused_op_type="gelu_tanh"), torch.nn.functional.gelu(x1.double() @ x2.double(), approximate="tanh"))
+    x, p1, p2 = randn(6, 16, 32), randn(16, 16, seed=1), randn(32, 32, seed=2)
+    out, scale = torch_npu.npu_kronecker_quant(x.npu(), p1.npu(), p2.npu())
+    assert out.shape == (6, 16, 4) and out.dtype == torch.int32
+    near(scale, (p1.double() @ (x.double() @ p2.double())).abs().amax((1, 2)) / 7, 1e-3)
