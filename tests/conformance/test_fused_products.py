@@ -77,3 +77,34 @@ def test_weight_quant_v3():
     out = torch.empty(5, 40).half()
     aclnn.call("WeightQuantBatchMatmulV3", x, w, scale, None, None, None, None, 0, 1, out)
     near(out, x.double() @ (w.double() * scale.double()))
+
+
+def test_rotate_quant():
+    x, turn = randn(9, 128, dtype=torch.bfloat16), randn(32, 32, seed=1, dtype=torch.bfloat16)
+    y = (x.double().reshape(-1, 32) @ turn.double()).reshape(9, 128)
+    for high, out in ((127, torch.empty(9, 128, dtype=torch.int8)), (7, torch.empty(9, 16, dtype=torch.int32))):
+        scale = torch.empty(9)
+        aclnn.call("RotateQuant", x, turn, None, -1, "rint", 0, 0.0, False, out, scale)
+        torch.testing.assert_close(scale.double(), y.abs().amax(1) / high, rtol=1e-4, atol=0)
+        numbers = out if high == 127 else unpack(out)
+        assert (numbers.double() - (y / scale.double()[:, None]).clamp(-high - 1, high)).abs().max() < 0.52
+    with pytest.raises(aclnn.Failed, match="rotation has shape"):
+        aclnn.call("RotateQuant", x, turn[:30, :30].contiguous(), None, -1, "rint", 0, 0.0, False, out, scale)
+    with pytest.raises(aclnn.Failed, match="alpha is given"):
+        aclnn.call("RotateQuant", x, turn, scale, -1, "rint", 0, 0.0, False, out, scale)
+
+
+def test_quant_matmul_reduce_sum():
+    a, b = (torch.randint(-128, 128, s, generator=torch.Generator().manual_seed(len(s)), dtype=torch.int8) for s in ((5, 9, 64), (5, 64, 96)))
+    row, column = uniform(5, 9) / 100, (uniform(96, seed=1) / 100).bfloat16()
+    expected = (a.double() @ b.double() * row.double()[..., None]).sum(0) * column.double()
+    stored = nz(b, 32)
+    for weight in (b, handle(stored, b.shape, FRACTAL_NZ)):
+        for keep in (False, True):
+            out = torch.empty((1, 9, 96) if keep else (9, 96), dtype=torch.bfloat16)
+            aclnn.call("QuantMatmulReduceSumWeightNz", a, weight, row, column, None, None, None, None, None, False, False, -1, [0], keep, out)
+            near(out.reshape(9, 96), expected)
+    for change, part in ((dict(row=row[:2]), "x1Scale is"), (dict(column=column[:2]), "x2Scale is"), (dict(dims=[1]), "dims is not"), (dict(bias=column), "bias is given")):
+        c = dict(row=row, column=column, dims=[0], bias=None) | change
+        with pytest.raises(aclnn.Failed, match=part):
+            aclnn.call("QuantMatmulReduceSumWeightNz", a, b, c["row"], c["column"], None, None, None, None, c["bias"], False, False, -1, c["dims"], True, out)

@@ -149,3 +149,13 @@ def test_products_and_layouts():
     out, scale = torch_npu.npu_kronecker_quant(x.npu(), p1.npu(), p2.npu())
     assert out.shape == (6, 16, 4) and out.dtype == torch.int32
     near(scale, (p1.double() @ (x.double() @ p2.double())).abs().amax((1, 2)) / 7, 1e-3)
+
+
+def test_rotation_and_sum_of_products():
+    x, turn = randn(9, 128), randn(32, 32, seed=1)
+    y, scale = torch_npu.npu_rotate_quant(x.npu(), turn.npu())
+    numbers(y, (x.double().reshape(-1, 32) @ turn.double()).reshape(9, 128) / scale.cpu().double()[:, None])
+    torch_npu.npu.config.allow_internal_format = True
+    a, b, row, column = integers(5, 9, 64), integers(5, 64, 96, seed=1), uniform(5, 9), uniform(96).bfloat16()
+    got = torch_npu.npu_quant_matmul_reduce_sum(a.npu(), torch_npu.npu_format_cast(b.npu(), 29), x1_scale=row.npu(), x2_scale=column.npu())
+    near(got, (a.double() @ b.double() * row.double()[..., None]).sum(0) * column.double(), 8e-3)
