@@ -84,6 +84,9 @@ Status LaunchTransposed(Call& call, const aclTensor* x1, const aclTensor* x2, co
   FractalNz nz;
   p.nz = FractalNz::Of(x2, &nz);
   p.nz_transposed = p.nz && nz.transposed;
+  if (p.nz && !nz.Holds(x2->view))
+    return call.Invalid("x2 has shape {}, which its storage {} in FRACTAL_NZ doesn't hold",
+                        ShapeString(x2->view), ShapeString(nz.storage));
   p.weight = x2->view;
   const TensorView a = Permute(x1->view, p.order1), b = Permute(x2->view, p.order2);
   if (a.dims[2] != b.dims[1] || a.dims[0] != b.dims[0])

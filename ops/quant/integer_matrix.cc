@@ -14,6 +14,9 @@ Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool 
     return call.Invalid("{} has type {}, expected int8, int4 or int32 (eight int4)", name, Name(v.dtype));
   FractalNz nz;
   m->nz = FractalNz::Of(t, &nz);
+  if (m->nz && !nz.Holds(v))
+    return call.Invalid("{} has shape {}, which its storage {} in FRACTAL_NZ doesn't hold", name,
+                        ShapeString(v), ShapeString(nz.storage));
   m->nz_transposed = m->nz && nz.transposed;
   if (transpose) v = v.Transpose(v.rank - 2, v.rank - 1);
   if (transpose) m->nz_transposed = m->nz && !m->nz_transposed;

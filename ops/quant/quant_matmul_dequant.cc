@@ -28,7 +28,7 @@ Status QuantiseRows(const char* op, const TensorView& v, const Values<float>& sm
   if (!x.ok()) return ScratchFailed(op);
   const DenseReader<float> reader(x.view());
   std::atomic<bool> failed{false};
-  ParallelFor(rows, std::max<int64_t>(1, 16384 / k), [&](int64_t begin, int64_t end) {
+  ParallelFor(rows, std::max<int64_t>(1, 16384 / (k + 1)), [&](int64_t begin, int64_t end) {
     const Scratch<float> row(k);
     if (!row.ok()) {
       failed = true;

@@ -218,3 +218,13 @@ def test_quant_matmul_dequant(dtype):
         a = dict(x=x, scale=scale, smooth=None, mode="pertoken") | change
         with pytest.raises(aclnn.Failed, match=part):
             aclnn.call("QuantMatmulDequant", a["x"], w, a["scale"], None, None, None, a["smooth"], a["mode"], False, out)
+
+
+def test_storage_and_emptiness_are_checked():
+    a, b, out = integers((4, 64), 0), integers((64, 32), 1), torch.empty(4, 32)
+    stored = nz(b, 32)
+    with pytest.raises(aclnn.Failed, match="FRACTAL_NZ doesn't hold"):
+        v5(a, handle(stored, (64, 64), FRACTAL_NZ), uniform(64), torch.empty(4, 64), op="QuantMatmulWeightNz")
+    near(v5(a[:, :0], b[:0], uniform(32), out), torch.zeros(4, 32).double())
+    aclnn.call("QuantMatmulDequant", torch.empty(4, 0), b[:0], uniform(32), None, None, None, None, "pertoken", False, out)
+    near(out, torch.zeros(4, 32).double())
