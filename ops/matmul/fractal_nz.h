@@ -24,6 +24,18 @@ struct FractalNz {
     return true;
   }
 
+  // Whether the storage has room for every element of `v`, a view as Of saw it.
+  bool Holds(const TensorView& v) const {
+    const int r = storage.rank;
+    if (r - 2 != v.rank) return false;
+    for (int i = 0; i < v.rank - 2; ++i)
+      if (storage.dims[i] < v.dims[i]) return false;
+    const int64_t rows = v.dims[v.rank - (transposed ? 1 : 2)],
+                  columns = v.dims[v.rank - (transposed ? 2 : 1)];
+    return storage.dims[r - 4] * storage.dims[r - 1] >= columns &&
+           storage.dims[r - 3] * storage.dims[r - 2] >= rows;
+  }
+
   // The matrix that `v` (the tensor's view) names, copied in row-major order into scratch; no data: out of
   // memory.
   static TensorView Unpack(const TensorView& storage, const TensorView& v, bool transposed) {

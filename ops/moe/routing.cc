@@ -2,8 +2,6 @@
 // together.
 #include <algorithm>
 #include <array>
-#include <atomic>
-#include <cmath>
 #include <cstring>
 #include <limits>
 #include <numeric>
@@ -14,7 +12,7 @@
 #include "base/parallel.h"
 #include "ops/dense.h"
 #include "ops/norm/operands.h"
-#include "ops/quant/quantize_row.h"
+#include "ops/quant/row_quant.h"
 
 namespace anycann {
 namespace {
@@ -94,70 +92,70 @@ struct Slot {
   int32_t expert = 0;  // within the range
 };
 
-// Rows of x quantised into slots. The smoothing scales of an expert, or of all, are a row of `scale`.
-struct QuantisedRows {
-  const Run& t;
-  const Routing& r;
-  const RoutingOperands& at;
-  DenseReader<float> x;
-  Values<float> scale, offset;
-  Scratch<float> row_scales;
-
-  void Write(int64_t s, const Slot& slot, float* row, int8_t* y) const {
-    const float* from = x.Read(slot.token * r.width, r.width, row);
-    if (r.quant == 0) {
-      const float factor = scale.get() != nullptr ? scale[0] : r.static_scale;
-      const float shift = offset.get() != nullptr ? offset[0] : r.static_offset;
-      for (int64_t i = 0; i < r.width; ++i)
-        y[i] = static_cast<int8_t>(std::clamp(std::nearbyint(from[i] * factor + shift), -128.0f, 127.0f));
-      return;
-    }
-    const bool one = at.scale < 0 || t[at.scale].numel() == r.width;
-    const float* smooth = scale.get() == nullptr ? nullptr : &scale.get()[one ? 0 : slot.expert * r.width];
-    for (int64_t i = 0; i < r.width; ++i) row[i] = smooth != nullptr ? from[i] * smooth[i] : from[i];
-    float unused;
-    QuantizeRow(row, r.width, true, &row_scales[s], &unused, y);
-  }
-};
-
+// Rows of x into their slots, zeros into empty ones. `scale`, one for each token, goes along.
 Status CopyRows(const Run& t, const Routing& r, const RoutingOperands& at, const Slot* slots) {
   const DenseInput x(t[at.x]);
   const DenseOutput y(t[at.y]);
-  const QuantisedRows rows{t,
-                           r,
-                           at,
-                           DenseReader<float>(x.view()),
-                           at.scale >= 0 ? Values<float>(t[at.scale]) : Values<float>(),
-                           at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>(),
-                           Scratch<float>(r.slots)};
-  if (!x.ok() || !y.ok() || !rows.scale.ok() || !rows.offset.ok() || !rows.row_scales.ok())
-    return ScratchFailed(t.plan().name);
+  const Values<float> scale = at.scale >= 0 ? Values<float>(t[at.scale]) : Values<float>();
+  const Scratch<float> scales(r.slots);
+  if (!x.ok() || !y.ok() || !scale.ok() || !scales.ok()) return ScratchFailed(t.plan().name);
   const int64_t bytes = r.width * SizeOf(y.view().dtype);
-  std::atomic<bool> failed{false};
   ParallelFor(r.slots, std::max<int64_t>(1, 65536 / (bytes + 1)), [&](int64_t begin, int64_t end) {
-    const Scratch<float> row(r.quant < 0 ? 0 : r.width);
-    if (!row.ok()) {
-      failed = true;
-      return;
-    }
     for (int64_t s = begin; s < end; ++s) {
+      const int32_t token = slots[s].token;
       char* to = y.view().bytes() + s * bytes;
-      const Slot& slot = slots[s];
-      rows.row_scales[s] = 0;
-      if (slot.token < 0)
+      if (token < 0)
         std::memset(to, 0, bytes);
-      else if (r.quant < 0)
-        std::memcpy(to, x.view().bytes() + slot.token * bytes, bytes);
       else
-        rows.Write(s, slot, row.get(), reinterpret_cast<int8_t*>(to));
-      if (slot.token >= 0 && r.quant < 0 && rows.scale.get() != nullptr)
-        rows.row_scales[s] = rows.scale[slot.token];
+        std::memcpy(to, x.view().bytes() + token * bytes, bytes);
+      scales[s] = token >= 0 && scale.get() != nullptr ? scale[token] : 0;
     }
   });
-  if (failed) return ScratchFailed(t.plan().name);
   y.Finish();
-  if (at.y_scale >= 0 && (r.quant == 1 || at.scale >= 0)) StoreValues(t[at.y_scale], rows.row_scales.get());
+  if (at.y_scale >= 0 && at.scale >= 0) StoreValues(t[at.y_scale], scales.get());
   return Status();
+}
+
+// The same as 8-bit integers: with the given scale and offset, or each row with its own scale, after the
+// smoothing scales of its expert or of all.
+Status QuantiseRows(const Run& t, const Routing& r, const RoutingOperands& at, const Slot* slots) {
+  const DenseInput x(t[at.x]);
+  const RowFormat format{r.slots, r.width};
+  const QuantRows y(format, t[at.y]);
+  const Values<float> scale = at.scale >= 0 ? Values<float>(t[at.scale]) : Values<float>();
+  const Values<float> offset = at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>();
+  const Scratch<float> scales(r.slots);
+  if (!x.ok() || !y.ok() || !scale.ok() || !offset.ok() || !scales.ok()) return ScratchFailed(t.plan().name);
+  const DenseReader<float> reader(x.view());
+  const float factor = scale.get() != nullptr ? scale[0] : r.static_scale;
+  const float shift = offset.get() != nullptr ? offset[0] : r.static_offset;
+  const int64_t step = at.scale >= 0 && t[at.scale].numel() != r.width ? r.width : 0;
+  const int64_t n = r.width;
+  const bool ok = ForEachRow(r.slots, n, [&](int64_t s, float* row) {
+    const Slot& slot = slots[s];
+    scales[s] = 0;
+    if (slot.token < 0) {
+      std::fill_n(row, n, 0.0f);
+      return y.Store(s, row);
+    }
+    const float* from = reader.Read(slot.token * n, n, row);
+    const float* smooth = scale.get() == nullptr ? nullptr : scale.get() + slot.expert * step;
+    for (int64_t i = 0; i < n; ++i)
+      row[i] = r.quant == 0 ? from[i] * factor + shift : smooth != nullptr ? from[i] * smooth[i] : from[i];
+    if (r.quant == 1 && n > 0) {
+      scales[s] = RowScale::Of(row, n).Scale(format, true);
+      RowScale::Apply(row, n, scales[s], 0);
+    }
+    y.Store(s, row);
+  });
+  if (!ok) return ScratchFailed(t.plan().name);
+  y.Finish();
+  if (at.y_scale >= 0 && r.quant == 1) StoreValues(t[at.y_scale], scales.get());
+  return Status();
+}
+
+Status MoveRows(const Run& t, const Routing& r, const RoutingOperands& at, const Slot* slots) {
+  return r.quant < 0 ? CopyRows(t, r, at, slots) : QuantiseRows(t, r, at, slots);
 }
 
 Status RunRouting(const Run& t, const Routing& r, const RoutingOperands& at) {
@@ -190,7 +188,7 @@ Status RunRouting(const Run& t, const Routing& r, const RoutingOperands& at) {
                    ? Slot()
                    : Slot{static_cast<int32_t>(pair / r.k), expert[pair] - static_cast<int32_t>(r.first)};
   }
-  return CopyRows(t, r, at, slots.get());
+  return MoveRows(t, r, at, slots.get());
 }
 
 // The first version: each pair brings its own number, rowIdx, a multiple of the number of tokens plus its
@@ -214,7 +212,7 @@ Status RunNumberedRouting(const Run& t, const Routing& r, const RoutingOperands&
   }
   StoreValues(t[at.index], index.get());
   StoreValues(t[at.sorted_expert], sorted.get());
-  return CopyRows(t, r, at, slots.get());
+  return MoveRows(t, r, at, slots.get());
 }
 
 // What all versions share: x [tokens, width], expert [tokens, k], y [slots, width] or [experts, capacity,

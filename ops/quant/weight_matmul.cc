@@ -256,4 +256,15 @@ Status aclnn::WeightQuantBatchMatmulV2(Call& call, const aclTensor* x, const acl
                      [w, g, at](const Run& t) -> Status { return RunWeightMatmul(t, w, g, at); });
 }
 
+Status aclnn::WeightQuantBatchMatmulV3(Call& call, const aclTensor* x, const aclTensor* weight,
+                                       const aclTensor* antiquantScale,
+                                       const aclTensor* antiquantOffsetOptional,
+                                       const aclTensor* quantScaleOptional,
+                                       const aclTensor* quantOffsetOptional, const aclTensor* biasOptional,
+                                       int antiquantGroupSize, int, const aclTensor* y) {
+  return WeightQuantBatchMatmulV2(call, x, weight, antiquantScale, antiquantOffsetOptional,
+                                  quantScaleOptional, quantOffsetOptional, biasOptional, antiquantGroupSize,
+                                  y);
+}
+
 }  // namespace anycann
