@@ -29,11 +29,20 @@ enum class PositionBias : int {
   kRootSlopes = 3,    // the same with the root of the distance
 };
 
+// Keys and values that have to be made before they can be multiplied: out of pages, of integers, of parts.
+class KeyValueRows {
+ public:
+  virtual ~KeyValueRows() = default;
+  // Rows [key, key + count) of a batch and key/value head as floats without gaps. Called by many threads.
+  virtual void Keys(int64_t batch, int64_t kv_head, int64_t key, int64_t count, float* to) const = 0;
+  virtual void Values(int64_t batch, int64_t kv_head, int64_t key, int64_t count, float* to) const = 0;
+};
+
 struct Attention {
   int64_t batches = 1, heads = 1, kv_heads = 1, dim = 0, value_dim = 0;
   int64_t q_len = 0, k_len = 0;
   // Packed sequences: batch b holds rows [ends[b - 1], ends[b]) and all batch strides are 0. Otherwise
-  // nullptr.
+  // nullptr. Packed queries may have keys that aren't packed: k_counts then, and no k_ends.
   const int64_t* q_ends = nullptr;
   const int64_t* k_ends = nullptr;
   // Padded sequences: how many rows of each batch count; nullptr: all. Rows beyond are left alone.
@@ -41,7 +50,8 @@ struct Attention {
   const int64_t* k_counts = nullptr;
 
   HeadView q, k, v, out;
-  HeadView max, sum;  // float32, `dim` equal copies per row
+  const KeyValueRows* rows = nullptr;  // of a forward pass: instead of k and v
+  HeadView max, sum;                   // float32, `dim` equal copies per row
 
   HeadView mask;        // bytes, not 0: masked out; `dim` is the stride along keys
   bool banded = false;  // key j is seen by query i only if i + shift - before <= j <= i + shift + after,

@@ -9,21 +9,7 @@ namespace {
 
 constexpr int64_t kUnbounded = int64_t{1} << 40;  // tokens
 
-struct Sizes {
-  int64_t batches, length, heads, dim;
-};
-
 bool Is(const char* layout, const char* name) { return std::strcmp(layout, name) == 0; }
-
-// `heads` 0: as the tensor says, or one for BSH and SBH.
-Sizes SizesOf(const TensorView& v, const char* layout, int64_t heads) {
-  const int64_t* d = v.dims;
-  if (Is(layout, "BSH")) return {d[0], d[1], heads, d[2] / heads};
-  if (Is(layout, "SBH")) return {d[1], d[0], heads, d[2] / heads};
-  if (Is(layout, "BNSD")) return {d[0], d[2], d[1], d[3]};
-  if (Is(layout, "BSND")) return {d[0], d[1], d[2], d[3]};
-  return {1, d[0], d[1], d[2]};  // TND
-}
 
 Status CheckTensor(Call& call, const aclTensor* t, const char* name, const char* layout) {
   const int rank = Is(layout, "BNSD") || Is(layout, "BSND") ? 4 : 3;
@@ -41,12 +27,12 @@ Status CheckSizes(Call& call, const FlashParameters& p, Attention* a) {
   const bool flat = Is(p.layout, "BSH") || Is(p.layout, "SBH");
   if (flat && q.dims[2] % p.heads != 0)
     return call.Invalid("query {} can't be cut into headNum {} heads", ShapeString(q), p.heads);
-  const Sizes qs = SizesOf(q, p.layout, p.heads);
+  const HeadSizes qs = SizesOf(q, p.layout, p.heads);
   const int64_t kv_heads = flat ? (qs.dim > 0 ? k.dims[2] / qs.dim : 0) : 1;
   if (qs.dim < 1 || (flat && (kv_heads < 1 || k.dims[2] % qs.dim != 0 || v.dims[2] % kv_heads != 0)))
     return call.Invalid("query {}, key {} and value {} don't have heads of one size", ShapeString(q),
                         ShapeString(k), ShapeString(v));
-  const Sizes ks = SizesOf(k, p.layout, kv_heads), vs = SizesOf(v, p.layout, kv_heads);
+  const HeadSizes ks = SizesOf(k, p.layout, kv_heads), vs = SizesOf(v, p.layout, kv_heads);
   if (qs.heads != p.heads)
     return call.Invalid("query {} has {} heads, headNum is {}", ShapeString(q), qs.heads, p.heads);
   if (ks.batches != qs.batches || vs.batches != qs.batches || ks.dim != qs.dim || ks.length != vs.length ||
@@ -116,24 +102,6 @@ Status SparseMode(Call& call, const FlashParameters& p, FlashPlan* plan) {
   }
 }
 
-// A tensor broadcast over [batch, head, q, k]; the last dimensions of `v` are matched to the last of those.
-bool Broadcast(const TensorView& v, const int64_t (&dims)[4], bool at_least, HeadView* to) {
-  if (v.rank > 4) return false;
-  int64_t strides[4] = {0, 0, 0, 0};
-  for (int i = 0; i < v.rank; ++i) {
-    const int d = 4 - v.rank + i;
-    const bool fits = v.dims[i] == dims[d] || (at_least && d >= 2 && v.dims[i] >= dims[d]);
-    if (!fits && v.dims[i] != 1) return false;
-    strides[d] = v.dims[i] == 1 && dims[d] != 1 ? 0 : v.strides[i];
-  }
-  to->dtype = v.dtype;
-  to->batch = strides[0];
-  to->head = strides[1];
-  to->sequence = strides[2];
-  to->dim = strides[3];
-  return true;
-}
-
 // The longest of packed sequences, or the length of all.
 int64_t Longest(const std::vector<int64_t>& ends, int64_t length) {
   if (ends.empty()) return length;
@@ -168,7 +136,7 @@ Status CheckBias(Call& call, const FlashParameters& p, FlashPlan* plan) {
   }
   const int64_t dims[4] = {a.batches, a.heads, Longest(plan->q_ends, a.q_len),
                            Longest(plan->k_ends, a.k_len)};
-  if (!Broadcast(v, dims, !plan->q_ends.empty(), &a.pse))
+  if (!BroadcastOverScores(v, dims, !plan->q_ends.empty(), &a.pse))
     return call.Invalid("pse has shape {}, expected one that broadcasts to {}", ShapeString(v),
                         ShapeString(dims, 4));
   return Status();
@@ -183,7 +151,7 @@ Status CheckMasks(Call& call, const FlashParameters& p, FlashPlan* plan) {
                              Longest(plan->k_ends, a.k_len)};
     if (SizeOf(v.dtype) != 1)
       return call.Invalid("attenMask has type {}, expected bool or uint8", Name(v.dtype));
-    if (!Broadcast(v, dims, packed, &a.mask))
+    if (!BroadcastOverScores(v, dims, packed, &a.mask))
       return call.Invalid("attenMask has shape {}, expected one that broadcasts to {}", ShapeString(v),
                           ShapeString(dims, 4));
   }
@@ -271,6 +239,34 @@ Status FillPlan(Call& call, const FlashParameters& p, FlashPlan* plan) {
 
 }  // namespace
 
+HeadSizes SizesOf(const TensorView& v, const char* layout, int64_t heads) {
+  const int64_t* d = v.dims;
+  if (Is(layout, "BSH")) return {d[0], d[1], heads, d[2] / heads};
+  if (Is(layout, "SBH")) return {d[1], d[0], heads, d[2] / heads};
+  if (Is(layout, "BNSD")) return {d[0], d[2], d[1], d[3]};
+  if (Is(layout, "NBSD")) return {d[1], d[2], d[0], d[3]};
+  if (Is(layout, "BSND")) return {d[0], d[1], d[2], d[3]};
+  if (Is(layout, "NTD")) return {1, d[1], d[0], d[2]};
+  return {1, d[0], d[1], d[2]};  // TND
+}
+
+bool BroadcastOverScores(const TensorView& v, const int64_t (&dims)[4], bool at_least, HeadView* to) {
+  if (v.rank > 4) return false;
+  int64_t strides[4] = {0, 0, 0, 0};
+  for (int i = 0; i < v.rank; ++i) {
+    const int d = 4 - v.rank + i;
+    const bool fits = v.dims[i] == dims[d] || (at_least && d >= 2 && v.dims[i] >= dims[d]);
+    if (!fits && v.dims[i] != 1) return false;
+    strides[d] = v.dims[i] == 1 && dims[d] != 1 ? 0 : v.strides[i];
+  }
+  to->dtype = v.dtype;
+  to->batch = strides[0];
+  to->head = strides[1];
+  to->sequence = strides[2];
+  to->dim = strides[3];
+  return true;
+}
+
 HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads) {
   HeadView h;
   h.dtype = v.dtype;
@@ -280,9 +276,13 @@ HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads) {
     h.batch = v.strides[batch_first ? 0 : 1];
     h.sequence = v.strides[batch_first ? 1 : 0];
     h.head = v.dims[2] / heads * v.strides[2];
-  } else if (Is(layout, "TND")) {
-    h.sequence = v.strides[0];
-    h.head = v.strides[1];
+  } else if (v.rank == 3) {  // TND, NTD
+    h.sequence = v.strides[Is(layout, "TND") ? 0 : 1];
+    h.head = v.strides[Is(layout, "TND") ? 1 : 0];
+  } else if (Is(layout, "NBSD")) {
+    h.head = v.strides[0];
+    h.batch = v.strides[1];
+    h.sequence = v.strides[2];
   } else {
     h.batch = v.strides[0];
     h.head = v.strides[Is(layout, "BNSD") ? 1 : 2];

@@ -54,6 +54,17 @@ inline constexpr int kFlashOperands = 10;
 // Of a forward pass.
 Cost FlashCost(const FlashParameters& p, const FlashPlan& plan);
 
+// Of a tensor in a layout: BSH, SBH, BSND, BNSD, NBSD, TND or NTD. `heads` counts where the layout hides
+// them.
+struct HeadSizes {
+  int64_t batches, length, heads, dim;
+};
+HeadSizes SizesOf(const TensorView& v, const char* layout, int64_t heads);
+
+// A tensor broadcast over [batch, head, q, k] (dims); the last dimensions of `v` are matched to the last of
+// those. at_least: it may have more queries and keys. False: it can't.
+bool BroadcastOverScores(const TensorView& v, const int64_t (&dims)[4], bool at_least, HeadView* to);
+
 // A tensor of the layout's shape as heads; `heads` is its number of heads (of BSH and SBH, which hide it).
 HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads);
 

@@ -59,8 +59,10 @@ class Forward {
         return Packed{k, k + k_floats_};
       };
       ParallelFor(count, std::max<int64_t>(1, (64 << 10) / (bytes + 1)), [&](int64_t b, int64_t e) {
-        for (int64_t item = b; item < e; ++item) Pack(first + item, at(item));
+        for (int64_t item = b; item < e; ++item)
+          if (!Pack(first + item, at(item))) ok.store(false, std::memory_order_relaxed);
       });
+      if (!ok) return false;
       const int64_t work = kBlockRows * k_most_ * (a_.dim + a_.value_dim);
       ParallelFor(count * blocks, std::max<int64_t>(1, 500000 / (work + 1)), [&](int64_t b, int64_t e) {
         for (int64_t t = b; t < e; ++t)
@@ -72,12 +74,39 @@ class Forward {
   }
 
  private:
-  void Pack(int64_t item, const Packed& to) const {
+  bool Pack(int64_t item, const Packed& to) const {
     const int64_t b = item / a_.kv_heads, n = item % a_.kv_heads;
     const SequencePair p = scores_.Pair(b);
+    if (a_.rows != nullptr) return PackRows(b, n, p.k_len, to);
     PackRightPanels(to.k, Lines{a_.k.At(b, n, p.k0), a_.k.dtype, a_.k.sequence, a_.k.dim}, p.k_len, a_.dim);
     PackRightPanels(to.v, Lines{a_.v.At(b, n, p.k0), a_.v.dtype, a_.v.dim, a_.v.sequence}, a_.value_dim,
                     p.k_len);
+    return true;
+  }
+
+  // The same from rows that are made block by block.
+  bool PackRows(int64_t b, int64_t n, int64_t k_len, const Packed& to) const {
+    float* block = RowBuffer();
+    if (block == nullptr) return false;
+    const auto lines = [](const float* from, int64_t column, int64_t depth) {
+      return Lines{reinterpret_cast<const char*>(from), DType::kFloat, column, depth};
+    };
+    for (int64_t j = 0; j < k_len; j += kBlockKeys) {
+      const int64_t count = std::min(kBlockKeys, k_len - j);
+      a_.rows->Keys(b, n, j, count, block);
+      PackRightPanels(to.k + j * a_.dim, lines(block, a_.dim, 1), count, a_.dim);
+      a_.rows->Values(b, n, j, count, block);
+      for (int64_t d = 0; d < a_.value_dim; d += kPanelWidth)
+        PackRightPanels(to.v + d * k_len + j * kPanelWidth, lines(block + d, 1, a_.value_dim),
+                        std::min<int64_t>(kPanelWidth, a_.value_dim - d), count);
+    }
+    return true;
+  }
+
+  // A block of keys or values as floats.
+  float* RowBuffer() const {
+    return static_cast<float*>(
+        Scratch(ScratchSlot::kRight, static_cast<size_t>(kBlockKeys * std::max(a_.dim, a_.value_dim)) * 4));
   }
 
   Row RowAt(int64_t kv_head, const SequencePair& p, int64_t row) const {
@@ -246,17 +275,24 @@ bool Forward::FewRows(int64_t item) const {
   w.count = a_.group() * p.q_len;
   if (w.count == 0) return true;
   if (!Prepare(&w, b, kv_head, p, 0)) return false;
-  float* buffer = static_cast<float*>(
-      Scratch(ScratchSlot::kRight, static_cast<size_t>(kBlockKeys * std::max(a_.dim, a_.value_dim)) * 4));
+  float* buffer = RowBuffer();
   if (buffer == nullptr) return false;
   for (int64_t j = w.first_key; j < w.last_key; j += kBlockKeys) {
     const int64_t n = std::min(kBlockKeys, w.last_key - j), padded = Scores::Padded(n);
-    const float* k = Rows(a_.k, b, kv_head, p.k0 + j, n, a_.dim, buffer);
+    const float* k = buffer;
+    if (a_.rows != nullptr)
+      a_.rows->Keys(b, kv_head, j, n, buffer);
+    else
+      k = Rows(a_.k, b, kv_head, p.k0 + j, n, a_.dim, buffer);
     for (int64_t t = 0; t < n; ++t)
       for (int64_t r = 0; r < w.count; ++r)
         w.s[r * kBlockKeys + t] = DotProduct(w.query + r * a_.dim, k + t * a_.dim, a_.dim);
     for (int64_t r = 0; r < w.count; ++r) Softmax(&w, r, b, p, j, n, padded);
-    const float* v = Rows(a_.v, b, kv_head, p.k0 + j, n, a_.value_dim, buffer);
+    const float* v = buffer;
+    if (a_.rows != nullptr)
+      a_.rows->Values(b, kv_head, j, n, buffer);
+    else
+      v = Rows(a_.v, b, kv_head, p.k0 + j, n, a_.value_dim, buffer);
     for (int64_t t = 0; t < n; ++t) {
       for (int64_t r = 0; r < w.count; ++r) {
         const float x = w.s[r * kBlockKeys + t];

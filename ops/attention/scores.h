@@ -37,8 +37,11 @@ class Scores {
       p.q0 += p.q_len;
       p.k0 += p.k_len;
       p.q_len = a_.q_ends[i] - p.q0;
-      p.k_len = a_.k_ends[i] - p.k0;
+      p.k_len = a_.k_ends != nullptr     ? a_.k_ends[i] - p.k0
+                : a_.k_counts != nullptr ? a_.k_counts[i]
+                                         : a_.k_len;
     }
+    if (a_.k_ends == nullptr) p.k0 = 0;
     return p;
   }
 
