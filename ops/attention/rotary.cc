@@ -235,6 +235,11 @@ Status aclnn::RotaryPositionEmbedding(Call& call, const aclTensor* x, const aclT
   return LaunchRotary(call, x, cos, sin, mode, nullptr, out);
 }
 
+Status aclnn::InterleaveRope(Call& call, const aclTensor* x, const aclTensor* cos, const aclTensor* sin,
+                             aclTensor* out) {
+  return LaunchRotary(call, x, cos, sin, static_cast<int64_t>(Rotation::kInterleaveHalf), nullptr, out);
+}
+
 Status aclnn::RotaryPositionEmbeddingV2(Call& call, const aclTensor* x, const aclTensor* cos,
                                         const aclTensor* sin, int64_t mode, const aclTensor* rotate,
                                         aclTensor* out) {
