@@ -63,9 +63,13 @@ models: toolkit venv ## Real models (ResNet-50, BERT, GPT-2, ...) trained on npu
 	@$(ANYCANN) run $(PYTHON) tests/models/run.py --out build/models
 
 .PHONY: llama
-llama: toolkit venv ## llama.cpp's CANN backend, unmodified, from PyPI: build it, run its own operator tests, and llama-bench beside its CPU backend
-	@$(PYTHON) tests/llama/llama.py ops --jobs $(JOBS)
-	@$(PYTHON) tests/llama/llama.py bench --jobs $(JOBS)
+llama: toolkit venv ## llama.cpp's CANN backend, unmodified, from PyPI: its own operator and model tests, settings, server, embeddings, llama-bench
+	@$(PYTHON) tests/llama/llama.py ops archs models server sentences bench --jobs $(JOBS)
+
+.PHONY: llm
+llm: toolkit venv ## Language models on npu beside torch's CPU device: generate() token for token, two decoders plain and fused, a short training
+	@$(ANYCANN) run $(PYTHON) tests/llm/run.py
+	@$(ANYCANN) run $(PYTHON) examples/train_gpt.py --minutes 1 --compare 10 --out build/llm
 
 .PHONY: dev
 dev: system ## Quick build for this machine's instruction set: build/dev, unit tests included

@@ -63,6 +63,8 @@ stage conformance conformance "$(best_level)"
 stage conformance_v2 conformance v2
 stage torch pytests tests/torch_npu
 stage models pytests tests/models
+stage llm "$anycann" run "$python" tests/llm/run.py --quick
+stage llama "$python" tests/llama/llama.py quick --jobs "$jobs"
 stage faults pytests tests/faults
 stage allocation allocation
 stage sweep "$anycann" run "$python" tests/sweep/sweep.py --all --quick --quiet --jobs "$jobs"
