@@ -167,13 +167,6 @@ Status LaunchGroupedMatmul(Call& call, GroupedProduct::Inputs in, int64_t group_
       [product = std::move(product), out](const Run& t) { return RunGroupedMatmul(t, product, out); });
 }
 
-Status ReadKind(Call& call, int64_t group_list_type, GroupList* kind) {
-  if (group_list_type < 0 || group_list_type > 2)
-    return call.Invalid("groupListType is {}, expected 0 (ends), 1 (counts) or 2 (pairs)", group_list_type);
-  *kind = static_cast<GroupList>(group_list_type);
-  return Status();
-}
-
 struct Lists {
   const aclTensorList *x, *weight, *bias, *scale, *offset, *antiquant_scale, *antiquant_offset;
 };
@@ -214,7 +207,7 @@ Status LaunchTensorList(Call& call, const Lists& lists, const aclTensorList* row
   RETURN_IF_ERROR(ReadLists(call, lists, &in));
   in.row_scale = Of(row_scale);
   in.group_list = group_list;
-  RETURN_IF_ERROR(ReadKind(call, group_list_type, &in.kind));
+  RETURN_IF_ERROR(ReadGroupListType(call, group_list_type, &in.kind));
   return LaunchGroupedMatmul(call, in, group_type, act, y);
 }
 

@@ -17,7 +17,15 @@ bool Absent(GroupedProduct::Tensors tensors) {
 
 }  // namespace
 
-Status GroupedProduct::ReadX(Call& call, Tensors x, std::vector<Arg>* operands) {
+Status ReadGroupListType(Call& call, int64_t type, GroupList* kind) {
+  if (type < 0 || type > 2)
+    return call.Invalid("groupListType is {}, expected 0 (ends), 1 (counts) or 2 (pairs)", type);
+  *kind = static_cast<GroupList>(type);
+  return Status();
+}
+
+Status GroupedProduct::ReadX(Call& call, const Inputs& in, std::vector<Arg>* operands) {
+  const Tensors x = in.x;
   if (x.empty()) return call.Invalid("x has no tensors");
   x_first_ = static_cast<int>(operands->size());
   x_count_ = static_cast<int>(x.size());
@@ -29,7 +37,8 @@ Status GroupedProduct::ReadX(Call& call, Tensors x, std::vector<Arg>* operands) 
   k_ = -1;
   for (const aclTensor* t : x) {
     RETURN_IF_ERROR(call.RequireRank(t, "x", 2, kMaxRank));
-    const TensorView& v = t->view;
+    TensorView v = t->view;
+    if (in.transpose_x && v.rank == 2) v = v.Transpose(0, 1);
     if (v.dtype != type)
       return call.Invalid("x has types {} and {}, expected one", Name(type), Name(v.dtype));
     const int64_t k = v.dims[v.rank - 1];
@@ -41,7 +50,7 @@ Status GroupedProduct::ReadX(Call& call, Tensors x, std::vector<Arg>* operands) 
       return call.Invalid("x has rows of {} and of {}, expected one length", k_, k);
     k_ = k;
     rows_ += k == 0 ? 0 : v.numel() / k;
-    operands->push_back(In(t));
+    operands->push_back(In(t, v));
   }
   return Status();
 }
@@ -146,7 +155,7 @@ Status GroupedProduct::ReadParameter(Call& call, const char* name, Tensors tenso
 Status GroupedProduct::Read(Call& call, const Inputs& in, std::vector<Arg>* operands) {
   split_depth_ = in.split_depth;
   RETURN_IF_ERROR(ReadWeights(call, in, operands));
-  RETURN_IF_ERROR(ReadX(call, in.x, operands));
+  RETURN_IF_ERROR(ReadX(call, in, operands));
   if (x_count_ != 1 && x_count_ != groups_)
     return call.Invalid("x has {} tensors, expected 1 or {}, the number of weights", x_count_, groups_);
   if (split_depth_ && (x_count_ != 1 || weights_.size() != 1 || weights_[0].numbers.view.rank != 2))
@@ -155,9 +164,9 @@ Status GroupedProduct::Read(Call& call, const Inputs& in, std::vector<Arg>* oper
   for (size_t g = 0; g < weights_.size(); ++g) {
     const IntegerMatrix& m = weights_[g].numbers;
     const TensorView& v = in.x[x_count_ == 1 ? 0 : g]->view;
-    if (m.rows() != v.dims[v.rank - 1])
-      return call.Invalid("x has rows of {} numbers, weight {} has shape {}", v.dims[v.rank - 1], g,
-                          ShapeString(m.view));
+    const int64_t k = v.dims[in.transpose_x && v.rank == 2 ? 0 : v.rank - 1];
+    if (m.rows() != k)
+      return call.Invalid("x has rows of {} numbers, weight {} has shape {}", k, g, ShapeString(m.view));
   }
   if (split_depth_) {
     if (in.group_list == nullptr) return call.Invalid("groupList is absent, expected one");
@@ -177,7 +186,7 @@ Status GroupedProduct::Read(Call& call, const Inputs& in, std::vector<Arg>* oper
     if (row_scale_count_ != x_count_)
       return call.Invalid("perTokenScale has {} tensors, expected {} as x has", row_scale_count_, x_count_);
     for (size_t i = 0; i < in.row_scale.size(); ++i) {
-      const TensorView &v = in.row_scale[i]->view, &x = in.x[i]->view;
+      const TensorView &v = in.row_scale[i]->view, &x = (*operands)[x_first_ + i].view;
       const int64_t expected = x.dims[x.rank - 1] == 0 ? 0 : x.numel() / x.dims[x.rank - 1];
       if (v.numel() != expected || !IsFloating(v.dtype))
         return call.Invalid("perTokenScale has shape {} and type {}, expected {} floats", ShapeString(v),

@@ -22,6 +22,8 @@ struct GroupedParameter {
 
 // How groups are given: the ends of their rows, their numbers of rows, or pairs {group, rows}.
 enum class GroupList { kEnds, kCounts, kPairs };
+// From an operator's groupListType.
+Status ReadGroupListType(Call& call, int64_t type, GroupList* kind);
 
 struct GroupRange {
   int64_t group, begin, rows;
@@ -36,7 +38,7 @@ class GroupedProduct {
     std::span<const int64_t> ends;          // where the list is on the host
     GroupList kind = GroupList::kEnds;
     bool split_depth = false;  // groups are ranges of x's columns and the weight's rows
-    bool transpose_weight = false;
+    bool transpose_weight = false, transpose_x = false;  // x: of one tensor
   };
 
   // Checks the shapes and appends the operands. Weights: [K,N] each, or one [groups,K,N]; floating with x of
@@ -68,7 +70,7 @@ class GroupedProduct {
     IntegerMatrix numbers;  // of integers; `stored` and the NZ flags count for floats too
     int operand = -1;
   };
-  Status ReadX(Call& call, Tensors x, std::vector<Arg>* operands);
+  Status ReadX(Call& call, const Inputs& in, std::vector<Arg>* operands);
   Status ReadWeights(Call& call, const Inputs& in, std::vector<Arg>* operands);
   Status ReadGroups(Call& call, const Inputs& in, std::vector<Arg>* operands);
   Status ReadParameter(Call& call, const char* name, Tensors tensors, bool by_depth, GroupedParameter* p,

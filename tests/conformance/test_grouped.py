@@ -157,6 +157,77 @@ def test_quantised_weights(bits, parts, dtype):
     near(y, products(x, w * spread(scale).double()), dtype)
 
 
+EACH = torch.repeat_interleave(torch.arange(GROUPS), torch.tensor(COUNTS))
+
+
+def quantised_rows():
+    x, w = torch.randint(-128, 128, (ROWS, K), dtype=torch.int8), torch.randint(-128, 128, (GROUPS, K, N), dtype=torch.int8)
+    scale, row = torch.rand(GROUPS, N) / 5000, torch.rand(ROWS) + 0.5
+    return x, w, scale, row, products(x, w) * scale[EACH].double() * row[:, None].double()
+
+
+def test_swiglu_quant():
+    x, w, scale, row, sums = quantised_rows()
+    gate, up = sums.chunk(2, -1)
+    exact = F.silu(gate) * up
+    y, s = torch.empty(ROWS, N // 2, dtype=torch.int8), torch.empty(ROWS)
+    calls = [lambda op=op: aclnn.call(op, x, w, None, None, scale, row, ENDS, y, s, torch.empty(0)) for op in ("GroupedMatmulSwigluQuant", "GroupedMatmulSwigluQuantWeightNZ")]
+    for op in ("GroupedMatmulSwigluQuantV2", "GroupedMatmulSwigluQuantWeightNzV2"):
+        for kind in (0, 1):
+            calls.append(lambda op=op, kind=kind: aclnn.call(op, x, [w], [scale], None, None, row, None, listed(kind), 0, 0, 0, kind, None, y, s))
+        calls.append(lambda op=op: aclnn.call(op, x, list(w), list(scale), None, None, row, None, ENDS, 0, 0, 0, 0, None, y, s))
+    for call in calls:
+        y.fill_(5)
+        call()
+        near(s, exact.abs().amax(1) / 127)
+        assert (y - (exact / s[:, None]).round()).abs().max() <= 1
+    aclnn.call("GroupedMatmulSwigluQuant", x, w, None, None, scale, row, ENDS[:2], y, s, torch.empty(0))
+    assert not y[3:].any() and not s[3:].any()
+    with pytest.raises(RuntimeError, match="smoothScale is given"):
+        aclnn.call("GroupedMatmulSwigluQuantV2", x, [w], [scale], None, None, row, torch.ones(1), ENDS, 0, 0, 0, 0, None, y, s)
+
+
+@pytest.mark.parametrize("out_dtype", [torch.float32, torch.bfloat16])
+def test_finalize_routing(out_dtype):
+    x, w, scale, row, sums = quantised_rows()
+    tokens, logit, index = 7, torch.rand(ROWS), torch.randint(0, 7, (ROWS,))
+    shared = torch.randn(3, N).to(torch.bfloat16)
+    exact = torch.zeros(tokens, N, dtype=torch.float64).index_add(0, index, sums * logit[:, None].double())
+    with_shared = exact.clone()
+    with_shared[2:5] += 0.5 * shared.double()
+    out = torch.empty(tokens, N, dtype=out_dtype)
+    for turn in (False, True):
+        weight = w.mT.contiguous() if turn else w
+        tail = lambda s: (s, logit, index, 0, 0.5, 2, False, turn)  # noqa: E731
+        for s, expected in ((None, exact), (shared, with_shared)):
+            for kind in (0, 1):
+                aclnn.call("GroupedMatmulFinalizeRoutingV2", x, weight, scale, None, None, None, None, row, listed(kind), *tail(s), kind, out)
+                near(out, expected, out_dtype)
+                aclnn.call("GroupedMatmulFinalizeRoutingV3", x, weight, scale, None, None, None, None, row, listed(kind), *tail(s), kind, None, out)
+                near(out, expected, out_dtype)
+                aclnn.call("GroupedMatmulFinalizeRoutingWeightNz", x, weight, scale, None, row, listed(kind), *tail(s), kind, out)
+                near(out, expected, out_dtype)
+                aclnn.call("GroupedMatmulFinalizeRoutingWeightNzV2", x, weight, scale, None, None, None, None, row, listed(kind), *tail(s), kind, None, out)
+                near(out, expected, out_dtype)
+    with pytest.raises(RuntimeError, match="rowIndex has 9"):
+        aclnn.call("GroupedMatmulFinalizeRoutingV2", x, w, scale, None, None, None, None, row, ENDS, None, logit, torch.full((ROWS,), 9), 0, 1.0, 0, False, False, 0, out)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_add(dtype):
+    x, w, y = torch.randn(ROWS, 9).to(dtype), torch.randn(ROWS, N).to(dtype), torch.randn(GROUPS * 9, N)
+    products_of = torch.stack([a.double().T @ b.double() for a, b in zip(x.split(COUNTS), w.split(COUNTS))]).reshape(y.shape)
+    for op, extra, numbers in (("GroupedMatmulAdd", [], ENDS), ("GroupedMatmulAddV2", [1], listed(1))):
+        mine = y.clone()
+        aclnn.call(op, x, w, numbers, mine, True, False, 2, *extra)
+        near(mine, y.double() + products_of)
+        mine = y.clone()
+        aclnn.call(op, x.T.contiguous(), w.T.contiguous(), numbers, mine, False, True, 2, *extra)
+        near(mine, y.double() + products_of)
+    with pytest.raises(RuntimeError, match="groupType is 0"):
+        aclnn.call("GroupedMatmulAdd", x, w, ENDS, y, True, False, 0)
+
+
 def test_errors():
     x, w, y = torch.randn(ROWS, K), torch.randn(GROUPS, K, N), torch.empty(ROWS, N)
     for words, call in (
