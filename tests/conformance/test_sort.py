@@ -195,3 +195,27 @@ def test_histc(dtype):
             # Of the narrow types, as everything, in float32; PyTorch finds the bins in the type itself.
             e = torch.histc(x if dtype == torch.float64 else x.float(), bins, low, high)
             assert torch.equal(out, e.to(dtype))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("with_k", [True, False])
+@pytest.mark.parametrize("with_p", [True, False])
+def test_top_k_top_p(dtype, with_k, with_p):
+    x = torch.stack([torch.randperm(50) for _ in range(9)]).div(8).to(dtype)
+    k, p = torch.randint(1, 51, (9,), dtype=torch.int32), torch.rand(9).to(dtype)
+    p[0] = 1.0
+    k[1] = 1
+    expected = torch.full((9, 50), -torch.inf, dtype=torch.float64)
+    for r in range(9):
+        order = x[r].double().sort(stable=True).indices
+        values = x[r].double()[order]
+        if with_k:
+            values = values.masked_fill(values < values[50 - k[r]], -torch.inf)
+        if with_p:
+            passed = torch.softmax(values, -1).cumsum(-1) <= 1 - p[r].double()
+            passed[-1] = False
+            values = values.masked_fill(passed, -torch.inf)
+        expected[r, order] = values
+    out = torch.empty_like(x)
+    aclnn.call("ApplyTopKTopP", x, p if with_p else None, k if with_k else None, out)
+    assert torch.equal(out.double(), expected)
