@@ -100,9 +100,11 @@ Status RunGather(const Run& t, const Gathering& g) {
   if (!table.ok() || !lengths.ok() || !offsets.ok()) return ScratchFailed(t.plan().name);
   std::vector<int64_t> slots;
   for (int64_t b = 0; b < g.batches; ++b) {
-    const int64_t count = g.cumulative ? lengths[b + 1] - lengths[b] : lengths[b];
+    const int64_t rest = g.tokens - static_cast<int64_t>(slots.size());
+    int64_t count = g.cumulative ? lengths[b + 1] : lengths[b];
+    if (g.cumulative) count = lengths[b] < 0 || count < lengths[b] ? -1 : count - lengths[b];
     const int64_t page = g.cache[0].page, first = g.offsets ? offsets[b] : 0;
-    if (count < 0 || first < 0 || static_cast<int64_t>(slots.size()) + count > g.tokens)
+    if (count < 0 || first < 0 || count > rest)
       return Error(kParamInvalid, "{}: sequence {} has {} tokens from {} on, key has {} in all",
                    t.plan().name, b, count, first, g.tokens);
     for (int64_t i = 0; i < count; ++i) {

@@ -125,6 +125,7 @@ Status LaunchGroupedMatmul(Call& call, GroupedProduct::Inputs in, int64_t group_
   int64_t rows = 0;
   for (int64_t g = 0; g < count; ++g) {
     const aclTensor* t = y->values[g];
+    if (t == nullptr) return call.Error(kParamNullptr, "y holds a null tensor");
     RETURN_IF_ERROR(call.RequireRank(t, "y", 2, kMaxRank));
     const TensorView& v = t->view;
     const DType type = v.dtype;

@@ -153,6 +153,13 @@ Status GroupedProduct::ReadParameter(Call& call, const char* name, Tensors tenso
 }
 
 Status GroupedProduct::Read(Call& call, const Inputs& in, std::vector<Arg>* operands) {
+  for (const auto& [list, name] : {std::pair{in.x, "x"}, std::pair{in.weight, "weight"}})
+    for (const aclTensor* t : list)
+      if (t == nullptr) return call.Error(kParamNullptr, "{} holds a null tensor", name);
+  for (const Tensors& list : {in.bias, in.scale, in.antiquant_scale, in.antiquant_offset, in.row_scale})
+    for (const aclTensor* t : list)
+      if (t == nullptr && !Absent(list))
+        return call.Error(kParamNullptr, "a list of parameters holds a null tensor");
   split_depth_ = in.split_depth;
   RETURN_IF_ERROR(ReadWeights(call, in, operands));
   RETURN_IF_ERROR(ReadX(call, in, operands));
@@ -238,7 +245,8 @@ Status GroupedProduct::Ranges(const Run& t, std::vector<GroupRange>* ranges) con
       if (numbers[2 * g + 1] == 0) break;  // the end of the pairs
       RETURN_IF_ERROR(add(numbers[2 * g], numbers[2 * g + 1]));
     } else {
-      RETURN_IF_ERROR(add(g, kind_ == GroupList::kCounts ? numbers[g] : numbers[g] - begin));
+      const int64_t n = numbers[g];
+      RETURN_IF_ERROR(add(g, kind_ == GroupList::kCounts ? n : n < begin ? -1 : n - begin));
     }
   }
   return Status();

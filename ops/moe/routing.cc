@@ -234,7 +234,7 @@ Status CheckRouting(Call& call, const aclTensor* x, const aclTensor* expert, con
   if (v.dims[v.rank - 1] != r->width)
     return call.Invalid("expandedXOut has shape {}, expected rows of {} as x has", ShapeString(v), r->width);
   r->slots = v.dims[0] * (v.rank == 3 ? v.dims[1] : 1);
-  if (r->capacity > 0 && r->slots != (r->last - r->first) * r->capacity)
+  if (r->capacity > r->slots || (r->capacity > 0 && r->slots != (r->last - r->first) * r->capacity))
     return call.Invalid("expandedXOut has shape {}, expected [{},{},{}]", ShapeString(v), r->last - r->first,
                         r->capacity, r->width);
   if (r->capacity == 0 && r->slots > e.numel())
@@ -434,6 +434,8 @@ Status aclnn::MoeInitRoutingV2(Call& call, const aclTensor* x, const aclTensor* 
   if (flag < 0 || flag > 2)
     return call.Invalid(
         "expertTokensCountOrCumsumFlag is {}, expected 0 (none), 1 (cumulative) or 2 (counts)", flag);
+  if (expertNumOptional < 0)
+    return call.Invalid("expertNumOptional is {}, expected 0 or more", expertNumOptional);
   Routing r;
   // Without a number of experts and without anything that needs it, every id counts.
   r.last = expertNumOptional == 0 && flag == 0 && dropPadModeOptional == 0 ? kAnyExpert : expertNumOptional;
