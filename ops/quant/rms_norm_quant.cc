@@ -93,22 +93,26 @@ Status CheckTarget(Call& call, const RmsQuantHandles& h, const Target& target, R
 Status LaunchRmsQuant(Call& call, const RmsQuantHandles& h) {
   RETURN_IF_ERROR(call.RequireRank(h.x, "the input", 1, kMaxRank));
   const TensorView& x = h.x->view;
+  const int64_t n = x.dims[x.rank - 1], rows = n == 0 ? 0 : x.numel() / n, all = x.numel();
   const struct {
     const aclTensor* t;
     const char* role;
-  } floats[] = {{h.x, "the input"}, {h.residual, "the second input"},  {h.gamma, "gamma"}, {h.beta, "beta"},
-                {h.sum, "xOut"},    {h.norm, "the normalised output"}, {h.rstd, "rstd"}};
-  const int64_t n = x.dims[x.rank - 1], rows = n == 0 ? 0 : x.numel() / n;
-  for (const auto& [t, role] : floats) {
+    int64_t count;
+  } floats[] = {{h.x, "the input", all}, {h.residual, "the second input", all},
+                {h.gamma, "gamma", n},   {h.beta, "beta", n},
+                {h.sum, "xOut", all},    {h.norm, "the normalised output", all},
+                {h.rstd, "rstd", rows}};
+  // By role, not by handle: a client may give one tensor in two roles.
+  for (const auto& [t, role, count] : floats) {
     if (t == nullptr) continue;
     if (!IsFloating(t->view.dtype) || t->view.dtype == DType::kDouble)
       return call.Invalid("{} has type {}, expected float16, bfloat16 or float32", role, Name(t->view.dtype));
-    const int64_t count = t == h.gamma || t == h.beta ? n : t == h.rstd ? rows : x.numel();
     if (t->view.numel() != count)
       return call.Invalid("{} has shape {}, expected {} elements", role, ShapeString(t->view), count);
-    if (t == h.residual || t == h.sum || t == h.norm)
-      RETURN_IF_ERROR(call.RequireSameShape(t, role, h.x, "the input"));
   }
+  for (const auto& [t, role] : {std::pair{h.residual, "the second input"}, std::pair{h.sum, "xOut"},
+                                std::pair{h.norm, "the normalised output"}})
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireSameShape(t, role, h.x, "the input"));
   RmsQuant q{.format = {}, .eps = h.eps, .dynamic = h.dynamic, .divide = h.divide};
   for (const Target& target : h.targets) RETURN_IF_ERROR(CheckTarget(call, h, target, &q.format));
   if (h.targets[0].y != nullptr && h.targets[1].y != nullptr &&
