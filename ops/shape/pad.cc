@@ -92,10 +92,10 @@ void PadConstant(const TensorView& out, const TensorView& in, const Padding& p, 
   Fill(out, value.bytes);
   TensorView to = out, from = in;
   for (int i = 0; i < out.rank; ++i) {
-    to = to.Narrow(i, std::max<int64_t>(p.before[i], 0),
-                   in.dims[i] + std::min<int64_t>(p.before[i], 0) + std::min<int64_t>(p.after[i], 0));
-    from = from.Narrow(i, std::max<int64_t>(-p.before[i], 0), to.dims[i]);
-    if (to.dims[i] <= 0) return;
+    const int64_t kept = in.dims[i] + std::min<int64_t>(p.before[i], 0) + std::min<int64_t>(p.after[i], 0);
+    if (kept <= 0) return;  // so -before is less than the dimension
+    to = to.Narrow(i, std::max<int64_t>(p.before[i], 0), kept);
+    from = from.Narrow(i, std::max<int64_t>(-p.before[i], 0), kept);
   }
   CopyCast(to, from);
 }
