@@ -8,8 +8,7 @@
 
 #include "aclnn_ops.h"
 #include "base/parallel.h"
-#include "ops/cache/paged_cache.h"
-#include "ops/dense.h"
+#include "ops/cache/cache_target.h"
 #include "ops/norm/operands.h"
 
 namespace anycann {
@@ -37,61 +36,6 @@ struct KvRopeOperands {
       key_offset = -1, other_offset = -1, key_cache = -1, other_cache = -1, key_out = -1, other_out = -1;
 };
 
-// n even and odd numbers apart, turned: y = [even, odd] * cos + [-odd, even] * sin.
-void Rotate(const float* x, const float* cos, const float* sin, int64_t n, float* y) {
-  const int64_t half = n / 2;
-  for (int64_t i = 0; i < half; ++i) {
-    y[i] = x[2 * i] * cos[i] - x[2 * i + 1] * sin[i];
-    y[half + i] = x[2 * i + 1] * cos[half + i] + x[2 * i] * sin[half + i];
-  }
-}
-
-void Normalise(const float* x, const float* gamma, float epsilon, int64_t n, float* y) {
-  double squares = 0;
-  for (int64_t i = 0; i < n; ++i) squares += static_cast<double>(x[i]) * x[i];
-  const float factor = static_cast<float>(1 / std::sqrt(squares / static_cast<double>(n) + epsilon));
-  for (int64_t i = 0; i < n; ++i) y[i] = x[i] * factor * gamma[i];
-}
-
-// Where the rows of one of the caches go.
-class Target {
- public:
-  Target(const Run& t, const PagedCache& cache, int place, int scale, int offset, int out, int64_t width)
-      : cache_(cache), width_(width), data_(t[place].bytes()), dtype_(t[place].dtype) {
-    if (scale >= 0) scale_ = Values<float>(t[scale]), scale_step_ = t[scale].numel() > 1;
-    if (offset >= 0) offset_ = Values<float>(t[offset]), offset_step_ = t[offset].numel() > 1;
-    if (out >= 0) out_.emplace_back(t[out]);
-  }
-  bool ok() const { return scale_.ok() && offset_.ok() && (out_.empty() || out_[0].ok()); }
-  // buffer: for width floats.
-  void Store(int64_t token, int64_t slot, const float* row, float* buffer) const {
-    if (!out_.empty()) {
-      const TensorView& v = out_[0].view();
-      Convert(v.bytes() + token * width_ * SizeOf(v.dtype), v.dtype, row, DType::kFloat, width_);
-    }
-    if (slot < 0) return;
-    for (int64_t i = 0; i < width_ && scale_.get() != nullptr; ++i) {
-      const float shift = offset_.get() != nullptr ? offset_[offset_step_ * i] : 0.0f;
-      buffer[i] = std::clamp(std::nearbyint(row[i] * scale_[scale_step_ * i] + shift), -128.0f, 127.0f);
-    }
-    const float* from = scale_.get() != nullptr ? buffer : row;
-    cache_.ForEachPiece(data_, slot, [&](int64_t i, char* at) {
-      Convert(at, dtype_, from + i, DType::kFloat, cache_.piece);
-    });
-  }
-  void Finish() const {
-    if (!out_.empty()) out_[0].Finish();
-  }
-
- private:
-  PagedCache cache_;
-  int64_t width_, scale_step_ = 0, offset_step_ = 0;
-  char* data_;
-  DType dtype_;
-  Values<float> scale_, offset_;
-  std::vector<DenseOutput> out_;
-};
-
 // The slot of each token, -1 for one that is left out.
 Status ReadSlots(const Run& t, const KvRope& k, int index, std::vector<int64_t>* slots) {
   const Values<int64_t> values(t[index]);
@@ -115,9 +59,9 @@ Status RunKvRope(const Run& t, const KvRope& k, const KvRopeOperands& at) {
   RETURN_IF_ERROR(ReadSlots(t, k, at.index, &slots));
   const DenseInput kv(t[at.kv]), cos(t[at.cos]), sin(t[at.sin]), v(t[at.v >= 0 ? at.v : at.kv]);
   const Values<float> gamma(t[at.gamma]);
-  const Target key(t, k.key, at.key_cache, at.key_scale, at.key_offset, at.key_out, k.key_width);
-  const Target other(t, k.other, at.other_cache, at.other_scale, at.other_offset, at.other_out,
-                     k.other_width);
+  const CacheTarget key(t, k.key, at.key_cache, at.key_scale, at.key_offset, at.key_out, k.key_width);
+  const CacheTarget other(t, k.other, at.other_cache, at.other_scale, at.other_offset, at.other_out,
+                          k.other_width);
   if (!kv.ok() || !cos.ok() || !sin.ok() || !v.ok() || !gamma.ok() || !key.ok() || !other.ok())
     return ScratchFailed(t.plan().name);
   const DenseReader<float> rows(kv.view()), cosines(cos.view()), sines(sin.view()), values(v.view());
@@ -133,15 +77,15 @@ Status RunKvRope(const Run& t, const KvRope& k, const KvRopeOperands& at) {
       const float* row = rows.Read(i * k.width, k.width, x.get());
       const float* c = cosines.Read(i * d, d, angle.get());
       const float* s = sines.Read(i * d, d, angle.get() + d);
-      Normalise(row, gamma.get(), k.epsilon, k.normed, y.get());
+      NormaliseRow(row, gamma.get(), k.epsilon, k.normed, y.get());
       if (!k.has_v) {
         other.Store(i, slots[i], y.get(), buffer.get());
-        Rotate(row + k.normed, c, s, d, part.get());
+        RotatePairs(row + k.normed, c, s, d, part.get());
         key.Store(i, slots[i], part.get(), buffer.get());
         continue;
       }
       std::copy_n(y.get(), k.width, part.get());
-      Rotate(y.get(), c, s, d, part.get());
+      RotatePairs(y.get(), c, s, d, part.get());
       key.Store(i, slots[i], part.get(), buffer.get());
       other.Store(i, slots[i], values.Read(i * k.other_width, k.other_width, value.get()), buffer.get());
     }

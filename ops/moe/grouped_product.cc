@@ -67,21 +67,9 @@ Status GroupedProduct::ReadWeights(Call& call, const Inputs& in, std::vector<Arg
       return call.Invalid("weight has types {} and {}, expected one", Name(type), Name(t->view.dtype));
     Weight w;
     w.operand = static_cast<int>(operands->size());
-    if (integer_weight_) {
-      Arg arg = In(t);
-      RETURN_IF_ERROR(ReadIntegerMatrix(call, t, "weight", in.transpose_weight, &w.numbers, &arg));
-      operands->push_back(arg);
-    } else {
-      FractalNz nz;
-      const TensorView v = in.transpose_weight ? t->view.Transpose(rank - 2, rank - 1) : t->view;
-      w.numbers.nz = FractalNz::Of(t, &nz);
-      if (w.numbers.nz && !nz.Holds(v))
-        return call.Invalid("weight has shape {}, which its storage {} in FRACTAL_NZ doesn't hold",
-                            ShapeString(v), ShapeString(nz.storage));
-      w.numbers.nz_transposed = w.numbers.nz && nz.transposed != in.transpose_weight;
-      w.numbers.view = w.numbers.stored = v;
-      operands->push_back(In(t, w.numbers.nz ? nz.storage : v));
-    }
+    Arg arg = In(t);
+    RETURN_IF_ERROR(ReadWeight(call, t, "weight", in.transpose_weight, &w.numbers, &arg));
+    operands->push_back(arg);
     weights_.push_back(w);
   }
   const IntegerMatrix& first = weights_[0].numbers;
@@ -253,11 +241,7 @@ Status GroupedProduct::Ranges(const Run& t, std::vector<GroupRange>* ranges) con
 }
 
 Status GroupedProduct::Resolve(const Run& t, const Weight& w, Unpacked* u) const {
-  if (integer_weight_)
-    return ResolveIntegerMatrix(t.plan().name, w.numbers, t[w.operand], &u->memory, &u->weight);
-  u->weight = w.numbers.nz ? FractalNz::Unpack(t[w.operand], w.numbers.stored, w.numbers.nz_transposed)
-                           : t[w.operand];
-  return u->weight.data == nullptr && !u->weight.empty() ? ScratchFailed(t.plan().name) : Status();
+  return ResolveWeight(t.plan().name, w.numbers, t[w.operand], &u->memory, &u->weight);
 }
 
 Status GroupedProduct::Unpack(const Run& t, Unpacked* u) const {

@@ -10,8 +10,9 @@ namespace anycann {
 
 class Operands {
  public:
-  static constexpr int kMax = 16;
+  static constexpr int kMax = 32;
   int Input(const aclTensor* t) { return t ? Add(anycann::In(t)) : -1; }
+  int Input(const Arg& a) { return Add(a); }
   int Output(const aclTensor* t) { return t ? Add(anycann::Out(t)) : -1; }
   std::span<const Arg> list() const { return {args_, static_cast<size_t>(count_)}; }
   double bytes() const {

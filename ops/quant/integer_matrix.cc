@@ -74,4 +74,30 @@ Status ResolveIntegerMatrix(const char* op, const IntegerMatrix& m, const Tensor
   return Status();
 }
 
+Status ReadWeight(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
+                  Arg* arg) {
+  if (!IsFloating(t->view.dtype)) return ReadIntegerMatrix(call, t, name, transpose, m, arg);
+  RETURN_IF_ERROR(call.RequireRank(t, name, 2, kMaxRank));
+  const int rank = t->view.rank;
+  const TensorView v = transpose ? t->view.Transpose(rank - 2, rank - 1) : t->view;
+  FractalNz nz;
+  m->nz = FractalNz::Of(t, &nz);
+  if (m->nz && !nz.Holds(t->view))
+    return call.Invalid("{} has shape {}, which its storage {} in FRACTAL_NZ doesn't hold", name,
+                        ShapeString(v), ShapeString(nz.storage));
+  m->nz_transposed = m->nz && nz.transposed != transpose;
+  m->view = m->stored = v;
+  *arg = In(t, m->nz ? nz.storage : v);
+  return Status();
+}
+
+Status ResolveWeight(const char* op, const IntegerMatrix& m, const TensorView& operand,
+                     Buffer<int8_t>* memory, TensorView* numbers) {
+  if (!IsFloating(m.stored.dtype)) return ResolveIntegerMatrix(op, m, operand, memory, numbers);
+  *numbers = m.nz ? FractalNz::Unpack(operand, m.stored, m.nz_transposed) : operand;
+  if (numbers->data == nullptr && !numbers->empty())
+    return Error(kBadAlloc, "{}: no memory to unpack a weight", op);
+  return Status();
+}
+
 }  // namespace anycann

@@ -27,4 +27,11 @@ Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool 
 Status ResolveIntegerMatrix(const char* op, const IntegerMatrix& m, const TensorView& operand,
                             Buffer<int8_t>* memory, TensorView* numbers);
 
+// The same for a weight that may hold floats too; those stay as they are. Uses the calling thread's scratch
+// for FRACTAL_NZ: use the numbers before the next weight is resolved.
+Status ReadWeight(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
+                  Arg* arg);
+Status ResolveWeight(const char* op, const IntegerMatrix& m, const TensorView& operand,
+                     Buffer<int8_t>* memory, TensorView* numbers);
+
 }  // namespace anycann
