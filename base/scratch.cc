@@ -49,7 +49,7 @@ void* Grown(ScratchSlot slot, size_t bytes) {
 
 }  // namespace
 
-void* Scratch(ScratchSlot slot, size_t bytes) {
+void* ThreadScratch(ScratchSlot slot, size_t bytes) {
   static const bool poison = [] {
     const char* value = std::getenv("ANYCANN_POISON");
     return value != nullptr && std::strcmp(value, "1") == 0;

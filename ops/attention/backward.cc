@@ -118,7 +118,7 @@ bool Backward::Allocate(Work* w) const {
                         &w->dout_right, &w->p,    &w->ds,     &w->left,      &w->dq};
   int64_t total = 0;
   for (int64_t s : sizes) total += RoundUp(s, 16);
-  float* memory = static_cast<float*>(Scratch(ScratchSlot::kOuter, static_cast<size_t>(total) * 4));
+  float* memory = static_cast<float*>(ThreadScratch(ScratchSlot::kOuter, static_cast<size_t>(total) * 4));
   if (memory == nullptr) return false;
   for (size_t i = 0; i < std::size(sizes); ++i) {
     *pointers[i] = memory;

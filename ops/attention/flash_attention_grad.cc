@@ -11,11 +11,15 @@ Status RequireAbsent(Call& call, const aclTensor* t, const char* name) {
   return t == nullptr || t->view.numel() == 0 ? Status() : call.Invalid("{} is not supported", name);
 }
 
+const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
+
 struct Outputs {
   const aclTensor* dy = nullptr;
   const aclTensor* dq = nullptr;
   const aclTensor* dk = nullptr;
   const aclTensor* dv = nullptr;
+  const aclTensor* dq_rope = nullptr;
+  const aclTensor* dk_rope = nullptr;
   const aclTensor* dpse = nullptr;
   const aclTensor* dsink = nullptr;
 };
@@ -24,21 +28,30 @@ struct Outputs {
 struct GradientPlan {
   FlashPlan flash;
   AttentionGradients gradients;  // without addresses
-  int first = 0;                 // dy, dq, dk, dv, then dpse and dsink if present
+  int first = 0;                 // dy, dq, dk, dv, then dqRope, dkRope, dpse and dsink if present
   bool has_dpse = false, has_dsink = false;
   int64_t dpse_strides[4] = {0, 0, 0, 0};  // of a contiguous tensor of pse's shape, 0 where it is broadcast
 };
 
 Status RunGradient(const GradientPlan& plan, const Run& t) {
-  const Attention a = plan.flash.Bind(t);
+  JoinedRows rows, gradients;
+  const Attention a = plan.flash.Bind(t, &rows);
   AttentionGradients g = plan.gradients;
   int next = plan.first;
   for (HeadView* v : {&g.dout, &g.dq, &g.dk, &g.dv}) v->data = t[next++].bytes();
+  const int rope = next;
+  TensorView dq, dk;
+  if (plan.flash.has_rope) {
+    dq = NewJoined(plan.flash.joined_q, &gradients.q), dk = NewJoined(plan.flash.joined_k, &gradients.k);
+    if (dq.data == nullptr || dk.data == nullptr) return ScratchFailed(t.plan().name);
+    g.dq.data = dq.bytes(), g.dk.data = dk.bytes();
+    next += 2;
+  }
   TensorView sums;
   if (plan.has_dpse) {
     const TensorView& to = t[next];
     sums = TensorView::Contiguous(nullptr, DType::kFloat, to.dims, to.rank);
-    sums.data = Scratch(ScratchSlot::kSums, static_cast<size_t>(sums.nbytes()));
+    sums.data = ThreadScratch(ScratchSlot::kSums, static_cast<size_t>(sums.nbytes()));
     if (sums.data == nullptr)
       return Error(kBadAlloc, "no memory for the gradient of pse {}", ShapeString(to));
     std::fill_n(sums.ptr<float>(), sums.numel(), 0.0f);
@@ -52,6 +65,10 @@ Status RunGradient(const GradientPlan& plan, const Run& t) {
   }
   RETURN_IF_ERROR(AttentionBackward(a, g));
   if (plan.has_dpse) CopyCast(t[next], sums);
+  if (plan.flash.has_rope) {
+    Split(dq, t[plan.first + 1], t[rope]);
+    Split(dk, t[plan.first + 2], t[rope + 1]);
+  }
   return Status();
 }
 
@@ -90,7 +107,7 @@ Status LaunchGradient(Call& call, const FlashParameters& p, const Outputs& o) {
        {std::pair{p.max, "softmaxMax"}, std::pair{p.sum, "softmaxSum"}, std::pair{p.out, "attentionIn"}})
     if (t == nullptr) return call.Invalid("{} is null: the gradient needs what the forward computed", name);
   GradientPlan plan;
-  Arg args[kFlashOperands + 6];
+  Arg args[kFlashOperands + 8];
   int count = 0;
   RETURN_IF_ERROR(PlanFlash(call, p, false, &plan.flash, args, &count));
   RETURN_IF_ERROR(CheckGradient(call, o.dy, "dy", p.out, "attentionIn"));
@@ -100,14 +117,22 @@ Status LaunchGradient(Call& call, const FlashParameters& p, const Outputs& o) {
   RETURN_IF_ERROR(CheckExtras(call, p, o, &plan));
   const Attention& a = plan.flash.attention;
   plan.gradients.dout = HeadsOf(o.dy->view, p.layout, a.heads);
-  plan.gradients.dq = HeadsOf(o.dq->view, p.layout, a.heads);
-  plan.gradients.dk = HeadsOf(o.dk->view, p.layout, a.kv_heads);
+  const bool rope = plan.flash.has_rope;
+  if (rope) {
+    for (const auto& [t, name] : {std::pair{o.dq_rope, "dqRope"}, std::pair{o.dk_rope, "dkRope"}})
+      if (t == nullptr) return call.Invalid("{} is null, but queryRope is given", name);
+    RETURN_IF_ERROR(CheckGradient(call, o.dq_rope, "dqRope", p.query_rope, "queryRope"));
+    RETURN_IF_ERROR(CheckGradient(call, o.dk_rope, "dkRope", p.key_rope, "keyRope"));
+  }
+  plan.gradients.dq = HeadsOf(rope ? plan.flash.joined_q : o.dq->view, p.layout, a.heads);
+  plan.gradients.dk = HeadsOf(rope ? plan.flash.joined_k : o.dk->view, p.layout, a.kv_heads);
   plan.gradients.dv = HeadsOf(o.dv->view, p.layout, a.kv_heads);
   plan.first = count;
   args[count++] = In(o.dy);
   args[count++] = Out(o.dq);
   args[count++] = Out(o.dk);
   args[count++] = Out(o.dv);
+  if (rope) args[count++] = Out(o.dq_rope), args[count++] = Out(o.dk_rope);
   if (plan.has_dpse) args[count++] = Out(o.dpse);
   if (plan.has_dsink) args[count++] = Out(o.dsink);
   const double scores = static_cast<double>(a.heads * a.q_len) * static_cast<double>(a.k_len) *
@@ -239,11 +264,9 @@ Status aclnn::FlashAttentionScoreGradV4(
     const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb, int64_t preTokens,
     int64_t nextTokens, int64_t headNum, char* inputLayout, char*, int64_t, int64_t sparseMode,
     int64_t pseType, int64_t, int64_t, int64_t, const aclTensor* dqOut, const aclTensor* dkOut,
-    const aclTensor* dvOut, const aclTensor*, const aclTensor*, const aclTensor* dpseOut,
+    const aclTensor* dvOut, const aclTensor* dqRopeOut, const aclTensor* dkRopeOut, const aclTensor* dpseOut,
     const aclTensor* dsinkOut) {
   RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
-  RETURN_IF_ERROR(RequireAbsent(call, queryRopeOptional, "queryRopeOptional"));
-  RETURN_IF_ERROR(RequireAbsent(call, keyRopeOptional, "keyRopeOptional"));
   RETURN_IF_ERROR(RequireAbsent(call, dScaleQOptional, "dScaleQOptional"));
   RETURN_IF_ERROR(RequireAbsent(call, dScaleKOptional, "dScaleKOptional"));
   RETURN_IF_ERROR(RequireAbsent(call, dScaleVOptional, "dScaleVOptional"));
@@ -252,6 +275,8 @@ Status aclnn::FlashAttentionScoreGradV4(
   const FlashParameters p = {.query = query,
                              .key = keyIn,
                              .value = value,
+                             .query_rope = Given(queryRopeOptional),
+                             .key_rope = Given(keyRopeOptional),
                              .pse = pseShiftOptional,
                              .drop_mask = dropMaskOptional,
                              .mask = attenMaskOptional,
@@ -273,62 +298,40 @@ Status aclnn::FlashAttentionScoreGradV4(
                              .sum = softmaxSumOptional,
                              .out = attentionInOptional,
                              .out_name = "attentionIn"};
-  return LaunchGradient(
-      call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut, .dsink = dsinkOut});
+  return LaunchGradient(call, p,
+                        {.dy = dy,
+                         .dq = dqOut,
+                         .dk = dkOut,
+                         .dv = dvOut,
+                         .dq_rope = dqRopeOut,
+                         .dk_rope = dkRopeOut,
+                         .dpse = dpseOut,
+                         .dsink = dsinkOut});
 }
 
-Status aclnn::FlashAttentionUnpaddingScoreGrad(
-    Call& call, const aclTensor* query, const aclTensor* keyIn, const aclTensor* value, const aclTensor* dy,
+Status aclnn::FlashAttentionUnpaddingScoreGradV5(
+    Call& call, const aclTensor* query, const aclTensor* queryRope, const aclTensor* keyIn,
+    const aclTensor* keyInRope, const aclTensor* value, const aclTensor* dy,
     const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
     const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
     const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional, const aclTensor*,
-    const aclTensor* attentionInOptional, const aclIntArray* prefixOptional,
-    const aclIntArray* actualSeqQLenOptional, const aclIntArray* actualSeqKvLenOptional, double scaleValue,
-    double keepProb, int64_t preTokens, int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t,
-    int64_t sparseMode, const aclTensor* dqOut, const aclTensor* dkOut, const aclTensor* dvOut,
-    const aclTensor* dpseOut) {
-  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
-  const FlashParameters p = {.query = query,
-                             .key = keyIn,
-                             .value = value,
-                             .pse = pseShiftOptional,
-                             .drop_mask = dropMaskOptional,
-                             .mask = attenMaskOptional,
-                             .prefix = prefixOptional,
-                             .q_lengths = actualSeqQLenOptional,
-                             .k_lengths = actualSeqKvLenOptional,
-                             .scale = scaleValue,
-                             .keep = keepProb,
-                             .before = preTokens,
-                             .after = nextTokens,
-                             .heads = headNum,
-                             .layout = inputLayout,
-                             .sparse_mode = sparseMode,
-                             .max = softmaxMaxOptional,
-                             .sum = softmaxSumOptional,
-                             .out = attentionInOptional,
-                             .out_name = "attentionIn"};
-  return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
-}
-
-Status aclnn::FlashAttentionUnpaddingScoreGradV2(
-    Call& call, const aclTensor* query, const aclTensor* keyIn, const aclTensor* value, const aclTensor* dy,
-    const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
-    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
-    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional, const aclTensor*,
-    const aclTensor* attentionInOptional, const aclIntArray* prefixOptional,
+    const aclTensor* attentionInOptional, const aclTensor* sinkInOptional, const aclIntArray* prefixOptional,
     const aclIntArray* actualSeqQLenOptional, const aclIntArray* actualSeqKvLenOptional,
     const aclIntArray* qStartIdxOptional, const aclIntArray* kvStartIdxOptional, double scaleValue,
     double keepProb, int64_t preTokens, int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t,
-    int64_t sparseMode, int64_t pseType, const aclTensor* dqOut, const aclTensor* dkOut,
-    const aclTensor* dvOut, const aclTensor* dpseOut) {
+    int64_t sparseMode, int64_t pseType, char*, const aclTensor* dqOut, const aclTensor* dqRopeOut,
+    const aclTensor* dkOut, const aclTensor* dkRopeOut, const aclTensor* dvOut, const aclTensor* dpseOut,
+    const aclTensor* dsinkOut) {
   RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
   const FlashParameters p = {.query = query,
                              .key = keyIn,
                              .value = value,
+                             .query_rope = Given(queryRope),
+                             .key_rope = Given(keyInRope),
                              .pse = pseShiftOptional,
                              .drop_mask = dropMaskOptional,
                              .mask = attenMaskOptional,
+                             .sink = sinkInOptional,
                              .prefix = prefixOptional,
                              .q_lengths = actualSeqQLenOptional,
                              .k_lengths = actualSeqKvLenOptional,
@@ -346,41 +349,95 @@ Status aclnn::FlashAttentionUnpaddingScoreGradV2(
                              .sum = softmaxSumOptional,
                              .out = attentionInOptional,
                              .out_name = "attentionIn"};
-  return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
+  return LaunchGradient(call, p,
+                        {.dy = dy,
+                         .dq = dqOut,
+                         .dk = dkOut,
+                         .dv = dvOut,
+                         .dq_rope = dqRopeOut,
+                         .dk_rope = dkRopeOut,
+                         .dpse = dpseOut,
+                         .dsink = dsinkOut});
+}
+
+Status aclnn::FlashAttentionUnpaddingScoreGrad(
+    Call& call, const aclTensor* query, const aclTensor* keyIn, const aclTensor* value, const aclTensor* dy,
+    const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional,
+    const aclTensor* softmaxInOptional, const aclTensor* attentionInOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t innerPrecise, int64_t sparseMode,
+    const aclTensor* dqOut, const aclTensor* dkOut, const aclTensor* dvOut, const aclTensor* dpseOut) {
+  return FlashAttentionUnpaddingScoreGradV5(
+      call, query, nullptr, keyIn, nullptr, value, dy, pseShiftOptional, dropMaskOptional,
+      paddingMaskOptional, attenMaskOptional, softmaxMaxOptional, softmaxSumOptional, softmaxInOptional,
+      attentionInOptional, nullptr, prefixOptional, actualSeqQLenOptional, actualSeqKvLenOptional, nullptr,
+      nullptr, scaleValue, keepProb, preTokens, nextTokens, headNum, inputLayout, innerPrecise, sparseMode, 1,
+      nullptr, dqOut, nullptr, dkOut, nullptr, dvOut, dpseOut, nullptr);
+}
+
+Status aclnn::FlashAttentionUnpaddingScoreGradV2(
+    Call& call, const aclTensor* query, const aclTensor* keyIn, const aclTensor* value, const aclTensor* dy,
+    const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional,
+    const aclTensor* softmaxInOptional, const aclTensor* attentionInOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, const aclIntArray* qStartIdxOptional,
+    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t innerPrecise, int64_t sparseMode,
+    int64_t pseType, const aclTensor* dqOut, const aclTensor* dkOut, const aclTensor* dvOut,
+    const aclTensor* dpseOut) {
+  return FlashAttentionUnpaddingScoreGradV5(
+      call, query, nullptr, keyIn, nullptr, value, dy, pseShiftOptional, dropMaskOptional,
+      paddingMaskOptional, attenMaskOptional, softmaxMaxOptional, softmaxSumOptional, softmaxInOptional,
+      attentionInOptional, nullptr, prefixOptional, actualSeqQLenOptional, actualSeqKvLenOptional,
+      qStartIdxOptional, kvStartIdxOptional, scaleValue, keepProb, preTokens, nextTokens, headNum,
+      inputLayout, innerPrecise, sparseMode, pseType, nullptr, dqOut, nullptr, dkOut, nullptr, dvOut, dpseOut,
+      nullptr);
+}
+
+Status aclnn::FlashAttentionUnpaddingScoreGradV3(
+    Call& call, const aclTensor* query, const aclTensor* queryRope, const aclTensor* keyIn,
+    const aclTensor* keyInRope, const aclTensor* value, const aclTensor* dy,
+    const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
+    const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
+    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional,
+    const aclTensor* softmaxInOptional, const aclTensor* attentionInOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, const aclIntArray* qStartIdxOptional,
+    const aclIntArray* kvStartIdxOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t innerPrecise, int64_t sparseMode,
+    int64_t pseType, const aclTensor* dqOut, const aclTensor* dqRopeOut, const aclTensor* dkOut,
+    const aclTensor* dkRopeOut, const aclTensor* dvOut, const aclTensor* dpseOut) {
+  return FlashAttentionUnpaddingScoreGradV5(
+      call, query, queryRope, keyIn, keyInRope, value, dy, pseShiftOptional, dropMaskOptional,
+      paddingMaskOptional, attenMaskOptional, softmaxMaxOptional, softmaxSumOptional, softmaxInOptional,
+      attentionInOptional, nullptr, prefixOptional, actualSeqQLenOptional, actualSeqKvLenOptional,
+      qStartIdxOptional, kvStartIdxOptional, scaleValue, keepProb, preTokens, nextTokens, headNum,
+      inputLayout, innerPrecise, sparseMode, pseType, nullptr, dqOut, dqRopeOut, dkOut, dkRopeOut, dvOut,
+      dpseOut, nullptr);
 }
 
 Status aclnn::FlashAttentionUnpaddingScoreGradV4(
     Call& call, const aclTensor* query, const aclTensor* keyIn, const aclTensor* value, const aclTensor* dy,
     const aclTensor* pseShiftOptional, const aclTensor* dropMaskOptional,
     const aclTensor* paddingMaskOptional, const aclTensor* attenMaskOptional,
-    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional, const aclTensor*,
-    const aclTensor* attentionInOptional, const aclIntArray* prefixOptional,
-    const aclIntArray* actualSeqQLenOptional, const aclIntArray* actualSeqKvLenOptional, double scaleValue,
-    double keepProb, int64_t preTokens, int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t,
-    int64_t sparseMode, const aclTensor* dqOut, const aclTensor* dkOut, const aclTensor* dvOut,
-    const aclTensor* dpseOut, char*) {
-  RETURN_IF_ERROR(RequireAbsent(call, paddingMaskOptional, "paddingMaskOptional"));
-  const FlashParameters p = {.query = query,
-                             .key = keyIn,
-                             .value = value,
-                             .pse = pseShiftOptional,
-                             .drop_mask = dropMaskOptional,
-                             .mask = attenMaskOptional,
-                             .prefix = prefixOptional,
-                             .q_lengths = actualSeqQLenOptional,
-                             .k_lengths = actualSeqKvLenOptional,
-                             .scale = scaleValue,
-                             .keep = keepProb,
-                             .before = preTokens,
-                             .after = nextTokens,
-                             .heads = headNum,
-                             .layout = inputLayout,
-                             .sparse_mode = sparseMode,
-                             .max = softmaxMaxOptional,
-                             .sum = softmaxSumOptional,
-                             .out = attentionInOptional,
-                             .out_name = "attentionIn"};
-  return LaunchGradient(call, p, {.dy = dy, .dq = dqOut, .dk = dkOut, .dv = dvOut, .dpse = dpseOut});
+    const aclTensor* softmaxMaxOptional, const aclTensor* softmaxSumOptional,
+    const aclTensor* softmaxInOptional, const aclTensor* attentionInOptional,
+    const aclIntArray* prefixOptional, const aclIntArray* actualSeqQLenOptional,
+    const aclIntArray* actualSeqKvLenOptional, double scaleValue, double keepProb, int64_t preTokens,
+    int64_t nextTokens, int64_t headNum, char* inputLayout, int64_t innerPrecise, int64_t sparseMode,
+    const aclTensor* dqOut, const aclTensor* dkOut, const aclTensor* dvOut, const aclTensor* dpseOut,
+    char* softmaxInLayout) {
+  return FlashAttentionUnpaddingScoreGradV5(
+      call, query, nullptr, keyIn, nullptr, value, dy, pseShiftOptional, dropMaskOptional,
+      paddingMaskOptional, attenMaskOptional, softmaxMaxOptional, softmaxSumOptional, softmaxInOptional,
+      attentionInOptional, nullptr, prefixOptional, actualSeqQLenOptional, actualSeqKvLenOptional, nullptr,
+      nullptr, scaleValue, keepProb, preTokens, nextTokens, headNum, inputLayout, innerPrecise, sparseMode, 1,
+      softmaxInLayout, dqOut, nullptr, dkOut, nullptr, dvOut, dpseOut, nullptr);
 }
 
 }  // namespace anycann

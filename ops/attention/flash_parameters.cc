@@ -213,6 +213,38 @@ Status CheckOutput(Call& call, const FlashParameters& p, Attention* a) {
   return Status();
 }
 
+// Rows of query and key that go on in other tensors.
+Status CheckRope(Call& call, const FlashParameters& p, FlashPlan* plan) {
+  if (p.query_rope == nullptr && p.key_rope == nullptr) return Status();
+  if (p.query_rope == nullptr || p.key_rope == nullptr)
+    return call.Invalid("{} is absent, but {} is given", p.query_rope == nullptr ? "queryRope" : "keyRope",
+                        p.query_rope == nullptr ? "keyRope" : "queryRope");
+  if (Is(p.layout, "BSH") || Is(p.layout, "SBH"))
+    return call.Invalid("inputLayout is {}, but queryRope needs one with heads apart: BSND, BNSD or TND",
+                        p.layout);
+  const auto join = [&](const aclTensor* t, const char* name, const aclTensor* rope, const char* rope_name,
+                        TensorView* to) -> Status {
+    RETURN_IF_ERROR(CheckTensor(call, rope, rope_name, p.layout));
+    const TensorView &v = t->view, &r = rope->view;
+    if (!std::equal(v.dims, v.dims + v.rank - 1, r.dims) || r.dtype != v.dtype)
+      return call.Invalid("{} is {} and {} is {}: only the last dimensions may differ", rope_name,
+                          Describe(rope), name, Describe(t));
+    *to = v;
+    to->dims[v.rank - 1] += r.dims[v.rank - 1];
+    *to = TensorView::Contiguous(nullptr, v.dtype, to->dims, v.rank);
+    return Status();
+  };
+  RETURN_IF_ERROR(join(p.query, "query", p.query_rope, "queryRope", &plan->joined_q));
+  RETURN_IF_ERROR(join(p.key, "key", p.key_rope, "keyRope", &plan->joined_k));
+  const int64_t dim = plan->joined_q.dims[plan->joined_q.rank - 1];
+  if (plan->joined_k.dims[plan->joined_k.rank - 1] != dim)
+    return call.Invalid("queryRope has shape {} and keyRope {}, expected rows of one length",
+                        ShapeString(p.query_rope->view), ShapeString(p.key_rope->view));
+  plan->attention.dim = dim;
+  plan->has_rope = true;
+  return Status();
+}
+
 Status FillPlan(Call& call, const FlashParameters& p, FlashPlan* plan) {
   Attention& a = plan->attention;
   RETURN_IF_ERROR(CheckSizes(call, p, &a));
@@ -230,8 +262,9 @@ Status FillPlan(Call& call, const FlashParameters& p, FlashPlan* plan) {
                           a.heads);
     plan->has_sink = true;
   }
-  a.q = HeadsOf(p.query->view, p.layout, a.heads);
-  a.k = HeadsOf(p.key->view, p.layout, a.kv_heads);
+  RETURN_IF_ERROR(CheckRope(call, p, plan));
+  a.q = HeadsOf(plan->has_rope ? plan->joined_q : p.query->view, p.layout, a.heads);
+  a.k = HeadsOf(plan->has_rope ? plan->joined_k : p.key->view, p.layout, a.kv_heads);
   a.v = HeadsOf(p.value->view, p.layout, a.kv_heads);
   RETURN_IF_ERROR(CheckOutput(call, p, &a));
   return Status();
@@ -291,7 +324,24 @@ HeadView HeadsOf(const TensorView& v, const char* layout, int64_t heads) {
   return h;
 }
 
-Attention FlashPlan::Bind(const Run& t) const {
+TensorView NewJoined(const TensorView& shape, Scratch<char>* memory) {
+  *memory = Scratch<char>(shape.nbytes());
+  return TensorView::Contiguous(memory->get(), shape.dtype, shape.dims, shape.rank);
+}
+
+void Join(const TensorView& plain, const TensorView& rope, const TensorView& joined) {
+  const int last = joined.rank - 1;
+  CopyCast(joined.Narrow(last, 0, plain.dims[last]), plain);
+  CopyCast(joined.Narrow(last, plain.dims[last], rope.dims[last]), rope);
+}
+
+void Split(const TensorView& joined, const TensorView& plain, const TensorView& rope) {
+  const int last = joined.rank - 1;
+  CopyCast(plain, joined.Narrow(last, 0, plain.dims[last]));
+  CopyCast(rope, joined.Narrow(last, plain.dims[last], rope.dims[last]));
+}
+
+Attention FlashPlan::Bind(const Run& t, JoinedRows* joined) const {
   Attention a = attention;
   a.q.data = t[0].bytes();
   a.k.data = t[1].bytes();
@@ -304,6 +354,14 @@ Attention FlashPlan::Bind(const Run& t) const {
   if (has_drop) a.drop = t[next++].ptr<uint8_t>();
   if (has_mask) a.mask.data = t[next++].bytes();
   if (has_sink) a.sink = t[next++].ptr<float>();
+  if (has_rope) {
+    const TensorView q = NewJoined(joined_q, &joined->q), k = NewJoined(joined_k, &joined->k);
+    if (q.data == nullptr || k.data == nullptr) throw std::bad_alloc();
+    Join(t[0], t[next], q);
+    Join(t[1], t[next + 1], k);
+    a.q.data = q.bytes();
+    a.k.data = k.bytes();
+  }
   if (!q_ends.empty()) a.q_ends = q_ends.data(), a.k_ends = k_ends.data();
   if (!prefix.empty()) a.prefix = prefix.data();
   if (!q_counts.empty()) a.q_counts = q_counts.data();
@@ -346,6 +404,7 @@ Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* 
   if (plan->has_drop) args[n++] = In(p.drop_mask);
   if (plan->has_mask) args[n++] = In(p.mask);
   if (plan->has_sink) args[n++] = In(p.sink);
+  if (plan->has_rope) args[n++] = In(p.query_rope), args[n++] = In(p.key_rope);
   *count = n;
   return Status();
 }

@@ -6,6 +6,7 @@
 
 #include "ops/attention/attention.h"
 #include "ops/call.h"
+#include "ops/dense.h"
 
 namespace anycann {
 
@@ -13,6 +14,8 @@ struct FlashParameters {
   const aclTensor* query = nullptr;
   const aclTensor* key = nullptr;
   const aclTensor* value = nullptr;
+  const aclTensor* query_rope = nullptr;  // more numbers of each row, behind query's and key's
+  const aclTensor* key_rope = nullptr;
   const aclTensor* pse = nullptr;
   const aclTensor* drop_mask = nullptr;
   const aclTensor* mask = nullptr;
@@ -42,14 +45,27 @@ struct FlashPlan {
   // Operands present, in this order after query, key, value, out, max, sum: pse, drop mask, mask, sink.
   bool has_pse = false, has_drop = false, has_mask = false, has_sink = false;
 
-  // The problem over a run's operands.
-  Attention Bind(const Run& t) const;
+  // Queries and keys with their rotated parts, where those come apart: no data. Two more operands then.
+  bool has_rope = false;
+  TensorView joined_q, joined_k;
+
+  // The problem over a run's operands. With rope, queries and keys lie in `joined`.
+  Attention Bind(const Run& t, struct JoinedRows* joined) const;
 };
+
+// Memory of rows whose parts come apart.
+struct JoinedRows {
+  Scratch<char> q, k;
+};
+// Rows of two parts: new memory for them (no data: none left), together, and apart again.
+TensorView NewJoined(const TensorView& shape, Scratch<char>* memory);
+void Join(const TensorView& plain, const TensorView& rope, const TensorView& joined);
+void Split(const TensorView& joined, const TensorView& plain, const TensorView& rope);
 
 // Checks everything and fills the plan. `args` gets the operands in Bind's order, out, max and sum as outputs
 // if `forward`; returns their number in `count`.
 Status PlanFlash(Call& call, const FlashParameters& p, bool forward, FlashPlan* plan, Arg* args, int* count);
-inline constexpr int kFlashOperands = 10;
+inline constexpr int kFlashOperands = 12;
 
 // Of a forward pass.
 Cost FlashCost(const FlashParameters& p, const FlashPlan& plan);

@@ -210,7 +210,7 @@ bool ContiguousPoints(const TensorView& v, int axes, TensorView* out) {
     expected *= v.dims[i];
   }
   if (contiguous) return true;
-  void* copy = Scratch(ScratchSlot::kGradient, static_cast<size_t>(v.nbytes()));
+  void* copy = ThreadScratch(ScratchSlot::kGradient, static_cast<size_t>(v.nbytes()));
   if (copy == nullptr) return false;
   *out = TensorView::Contiguous(copy, v.dtype, v.dims, v.rank);
   CopyCast(*out, v);
@@ -292,7 +292,7 @@ Status ConvWeightGradient(const ConvAttributes& a, const TensorView& grad, const
   f.groups = a.groups;
   f.element = grad.dtype == DType::kDouble || in.dtype == DType::kDouble ? DType::kDouble : DType::kFloat;
   TensorView sums = TensorView::Contiguous(nullptr, f.element, grad_weight.dims, grad_weight.rank);
-  sums.data = Scratch(ScratchSlot::kSums, static_cast<size_t>(sums.nbytes()));
+  sums.data = ThreadScratch(ScratchSlot::kSums, static_cast<size_t>(sums.nbytes()));
   if (sums.data == nullptr) return NoMemory("filter gradient", grad_weight);
   std::fill_n(sums.bytes(), sums.nbytes(), 0);
   f.sums = sums.data;

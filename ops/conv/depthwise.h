@@ -85,7 +85,7 @@ bool RunDepthwise(const Correlation& c, int64_t begin, int64_t end, const Padded
   std::atomic<bool> ok{true};
   const int64_t grain = std::max<int64_t>(1, (256 << 10) / (std::min(points, kPiece) * taps));
   ParallelFor(c.out.channels * pieces, grain, [&](int64_t b, int64_t e) {
-    T* weights = static_cast<T*>(Scratch(ScratchSlot::kLeft, static_cast<size_t>(taps) * sizeof(T)));
+    T* weights = static_cast<T*>(ThreadScratch(ScratchSlot::kLeft, static_cast<size_t>(taps) * sizeof(T)));
     if (weights == nullptr) return ok.store(false, std::memory_order_relaxed);
     alignas(64) T sums[kPiece + L::kLanes];
     for (int64_t t = b; t < e; ++t) {

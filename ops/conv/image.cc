@@ -159,7 +159,7 @@ bool Pad(const Image& in, int64_t begin, int64_t end, const AxisTaps (&axes)[kAx
   out->batch_stride = channel * in.channels;
   // A vector load at the last run may read beyond it.
   char* copy = static_cast<char*>(
-      Scratch(ScratchSlot::kImage, static_cast<size_t>((end - begin) * out->batch_stride * size + 64)));
+      ThreadScratch(ScratchSlot::kImage, static_cast<size_t>((end - begin) * out->batch_stride * size + 64)));
   if (copy == nullptr) return false;
   out->data = copy;
   ParallelFor((end - begin) * in.channels, std::max<int64_t>(1, (32 << 10) / (channel * size + 1)),

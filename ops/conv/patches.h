@@ -75,7 +75,7 @@ inline int64_t* MakeOffsets(const Padded& padded, const AxisTaps (&axes)[kAxes],
   const int64_t taps = axes[0].taps * axes[1].taps * axes[2].taps;
   // One more, so that pairs of units may read beyond an odd end.
   int64_t* table =
-      static_cast<int64_t*>(Scratch(ScratchSlot::kTable, static_cast<size_t>(channels * taps + 1) * 8));
+      static_cast<int64_t*>(ThreadScratch(ScratchSlot::kTable, static_cast<size_t>(channels * taps + 1) * 8));
   if (table == nullptr) return nullptr;
   int64_t* to = table;
   for (int64_t c = 0; c < channels; ++c)

@@ -22,7 +22,7 @@ Status SumOfProducts(const TensorView& self, const TensorView& a, const TensorVi
     return Gemm(g);
   }
   if (items > 1) {
-    sum.data = Scratch(ScratchSlot::kShared2, static_cast<size_t>(sum.nbytes()));
+    sum.data = ThreadScratch(ScratchSlot::kShared2, static_cast<size_t>(sum.nbytes()));
     if (sum.data == nullptr)
       return Error(kBadAlloc, "no memory for the sum of products {}", ShapeString(out));
   }

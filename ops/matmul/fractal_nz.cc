@@ -11,7 +11,7 @@ TensorView FractalNz::Unpack(const TensorView& storage, const TensorView& v, boo
                 c0 = storage.dims[r - 1];
   const int64_t ld = n1 * c0;
   TensorView to = storage;
-  to.data = Scratch(ScratchSlot::kShared2, static_cast<size_t>(storage.nbytes()));
+  to.data = ThreadScratch(ScratchSlot::kShared2, static_cast<size_t>(storage.nbytes()));
   TensorView matrix = v;
   matrix.data = to.data;
   if (to.data == nullptr) return matrix;

@@ -95,7 +95,7 @@ class PackedEngine {
 
   template <class T = Element>
   static T* Buffer(ScratchSlot slot, int64_t bytes) {
-    return static_cast<T*>(Scratch(slot, static_cast<size_t>(bytes)));
+    return static_cast<T*>(ThreadScratch(slot, static_cast<size_t>(bytes)));
   }
 
   bool RunSerial() const {

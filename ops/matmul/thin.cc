@@ -164,7 +164,7 @@ bool RunThin(const GemmArgs& g, DType accumulator) {
   const int64_t depth = (((g.k + depths - 1) / depths) + 63) / 64 * 64;
   depths = (g.k + depth - 1) / depth;
   T* a = static_cast<T*>(
-      Scratch(ScratchSlot::kShared, static_cast<size_t>(g.m * g.k + depths * g.m * g.n) * sizeof(T)));
+      ThreadScratch(ScratchSlot::kShared, static_cast<size_t>(g.m * g.k + depths * g.m * g.n) * sizeof(T)));
   if (a == nullptr) return false;
   T* sums = a + g.m * g.k;  // [depths][m][n]
   for (int64_t i = 0; i < g.m; ++i)

@@ -228,6 +228,63 @@ def test_packed_sequences(dtype, sparse):
         cases.compare(result, e, **loose)
 
 
+@pytest.mark.parametrize("version,with_sink", [("V3", False), ("V5", False), ("V5", True)])
+@pytest.mark.parametrize("dtype", TYPES)
+def test_packed_sequences_with_rotary_parts(dtype, version, with_sink):
+    q_lengths, k_lengths, n, kv, d, dr, dv = [20, 0, 33], [30, 5, 64], 4, 2, 16, 8, 24
+    q_ends, k_ends = torch.tensor(q_lengths).cumsum(0).tolist(), torch.tensor(k_lengths).cumsum(0).tolist()
+    shapes = [(53, n, d), (53, n, dr), (99, kv, d), (99, kv, dr), (99, kv, dv)]
+    q, qr, k, kr, v = tensors = [cases.tensor(shape, dtype, "contiguous", -1, 1, i) for i, shape in enumerate(shapes)]
+    sink = torch.tensor([0.5, -1.0, 3.0, 0.0]) if with_sink else None
+    grad = cases.tensor((53, n, dv), dtype, "contiguous", -1, 1, 5)
+    mask = torch.triu(torch.ones(2048, 2048, dtype=torch.bool), 1)
+    leaves = [t.double().requires_grad_() for t in tensors]
+    sink_leaf = sink.double().requires_grad_() if with_sink else None
+    query, key = torch.cat(leaves[:2], -1), torch.cat(leaves[2:4], -1)
+    pieces, q0, k0 = [], 0, 0
+    for ql, kl in zip(q_lengths, k_lengths):
+        piece = [t[a:a + m].transpose(0, 1)[None] for t, a, m in zip((query, key, leaves[4]), (q0, k0, k0), (ql, kl, kl))]
+        pieces.append(reference(*piece, 0.25, band(ql, kl, HUGE, 0, True), sink=sink_leaf)[0][0].transpose(0, 1))
+        q0, k0 = q0 + ql, k0 + kl
+    expected = torch.cat(pieces)
+    out, top, total, none = torch.empty(53, n, dv, dtype=dtype), torch.empty(53, n, 8), torch.empty(53, n, 8), torch.empty(0, dtype=dtype)
+    sinks, layout = ((sink,), ("",)) if version == "V5" else ((), ())
+    aclnn.call("FlashAttentionVarLenScore" + version, q, qr, k, kr, v, None, None, None, mask, *sinks, None, q_ends, k_ends, None, None, 0.25, 1.0,
+               HUGE, HUGE, n, "TND", 0, 3, 1, *layout, top, total, none, out)
+    cases.compare(out, expected.detach(), **tolerance(dtype))
+    wanted = torch.autograd.grad(expected, leaves + ([sink_leaf] if with_sink else []), grad.double())
+    dq, dqr, dk, dkr, dvalue = results = [torch.full_like(t, 77) for t in tensors]
+    dsink = (torch.empty(n) if with_sink else None,) if version == "V5" else ()
+    aclnn.call("FlashAttentionUnpaddingScoreGrad" + version, q, qr, k, kr, v, grad, None, None, None, mask, top, total, none, out, *sinks, None,
+               q_ends, k_ends, None, None, 0.25, 1.0, HUGE, HUGE, n, "TND", 0, 3, 1, *layout, dq, dqr, dk, dkr, dvalue, None, *dsink)
+    loose = {name: 4 * value for name, value in tolerance(dtype).items()}
+    for result, e in zip(results + ([dsink[0]] if with_sink else []), wanted):
+        cases.compare(result, e, **loose)
+
+
+@pytest.mark.parametrize("layout", ["BNSD", "BSND"])
+def test_rotary_parts(layout):
+    shapes = [(2, 4, 20, 16), (2, 4, 20, 8), (2, 2, 31, 16), (2, 2, 31, 8), (2, 2, 31, 24)]
+    tensors = [cases.tensor(shape, torch.float32, "contiguous", -1, 1, i) for i, shape in enumerate(shapes)]
+    grad = cases.tensor((2, 4, 20, 24), torch.float32, "contiguous", -1, 1, 5)
+    leaves = [t.double().requires_grad_() for t in tensors]
+    expected, _, _ = reference(torch.cat(leaves[:2], -1), torch.cat(leaves[2:4], -1), leaves[4], 0.25)
+    q, qr, k, kr, v = (lay(t, layout) for t in tensors)
+    out, top, total, none = lay(torch.empty(2, 4, 20, 24), layout), torch.empty(2, 4, 20, 8), torch.empty(2, 4, 20, 8), torch.empty(0)
+    aclnn.call("FlashAttentionScoreV4", q, k, v, None, None, None, None, qr, kr, None, None, None, None, None, None, None, None, None, 0.25, 1.0, HUGE,
+               HUGE, 4, layout, 0, 0, 0, 1, "", 0, 0, top, total, none, out)
+    cases.compare(unlay(out, layout, 4), expected.detach(), **tolerance(torch.float32))
+    wanted = torch.autograd.grad(expected, leaves, grad.double())
+    dq, dqr, dk, dkr, dv = results = [torch.full_like(t, 77) for t in (q, qr, k, kr, v)]
+    aclnn.call("FlashAttentionScoreGradV4", q, k, v, lay(grad, layout), None, None, None, None, top, total, none, out, None, qr, kr, None, None, None,
+               None, None, None, None, None, None, None, 0.25, 1.0, HUGE, HUGE, 4, layout, "", 0, 0, 1, 0, 0, 0, dq, dk, dv, dqr, dkr, None, None)
+    for result, e, heads in zip(results, wanted, (4, 4, 2, 2, 2)):
+        cases.compare(unlay(result, layout, heads), e, rtol=2e-5, atol=2e-5)
+    with pytest.raises(aclnn.Failed, match="queryRope is .* only the last dimensions may differ"):
+        aclnn.call("FlashAttentionScoreV4", q, k, v, None, None, None, None, kr, kr, None, None, None, None, None, None, None, None, None, 0.25, 1.0,
+                   HUGE, HUGE, 4, layout, 0, 0, 0, 1, "", 0, 0, top, total, none, out)
+
+
 def test_strided_heads():
     """q, k and v as parts of one projection, as transformers have them."""
     qkv = cases.tensor((2, 50, 3, 4, 16), torch.float32, "contiguous", -1, 1, 1)
