@@ -8,7 +8,7 @@ import time
 import torch
 import torch_npu
 
-from decoders import SHAPES, Decoder
+from decoders import SHAPES, Decoder, LatentAttention, Sequence
 
 # Difference of logits as a share of their largest value.
 BOUND = {torch.float32: 2e-4, torch.bfloat16: 6e-2, torch.float16: 1e-2}
@@ -80,6 +80,27 @@ def generation(model, vocabulary):
     return rows
 
 
+def latent():
+    """DeepSeek's attention in bfloat16 over a paged cache, 13 tokens and 8 more, through npu_mla_prolog, against float64."""
+    shape = SHAPES["DeepSeek-R1-shaped"]
+    attention, x = LatentAttention(shape), torch.randn(1, 21, shape.width)
+    with torch.no_grad():
+        exact = copy.deepcopy(attention).double()(x.double(), torch.arange(21), False)
+        cpu, npu, rows = copy.deepcopy(attention).bfloat16(), copy.deepcopy(attention).to("npu", torch.bfloat16), x.to("npu", torch.bfloat16)
+
+        def serve():
+            sequence, parts = Sequence(shape, 21, rows), []
+            for part in rows.split([13, 8], 1):
+                parts.append(npu.serve(part, sequence, sequence.layers[0]))
+                sequence.length += part.shape[1]
+            return torch.cat(parts, 1)
+
+        _, cpu_time = timed(lambda: cpu(x.bfloat16(), torch.arange(21), False))
+        got, seconds = timed(serve)
+    error = difference(got, exact)
+    return [{"what": "latent attention, bfloat16, npu_mla_prolog, paged cache", "agrees": error < BOUND[torch.bfloat16], "error": error, "cpu": cpu_time, "npu": seconds}]
+
+
 def quantised():
     """Linear layers of 8 bits: rows quantised as they come, against the same arithmetic in float64."""
     x, w = torch.randn(64, 1024), torch.randn(2048, 1024) / 32
@@ -111,4 +132,4 @@ def run():
         tokens = torch.randint(0, shape.vocabulary, (2, 48))
         found = [row for dtype in BOUND for row in forward(model, tokens, dtype)] + training(model, shape.vocabulary) + generation(model, shape.vocabulary)
         rows += [{"model": name, **row} for row in found]
-    return rows + [{"model": "a layer", **row} for row in quantised()]
+    return rows + [{"model": "a layer", **row} for row in latent() + quantised()]

@@ -177,10 +177,16 @@ class LatentAttention(nn.Module):
         """The compressed rows are what is kept: queries go into their space and results come out of it."""
         s, n = self.s, x.shape[1]
         cos, sin = angles(torch.arange(sequence.length, sequence.length + n), s.rope, x)
-        q, q_rope = (t[0] for t in self.queries(x, cos, sin, True))
-        torch_npu.npu_kv_rmsnorm_rope_cache(self.kv_a(x)[:, None], self.kv_norm.weight, cos.transpose(1, 2).contiguous(), sin.transpose(1, 2).contiguous(), sequence.slots(n).long(),
-                                            *cache.pages, epsilon=1e-6, cache_mode="PA_BNSD", is_output_kv=True)
-        q = torch.einsum("tnd,ndr->tnr", q, self.k_b).contiguous()
+        slots = sequence.slots(n).long()
+        if x.dtype == torch.bfloat16:  # the type that npu_mla_prolog makes
+            q, q_rope, *_ = torch_npu.npu_mla_prolog_v3(
+                x[0], *(f.weight.t().contiguous() for f in (self.q_a, self.q_b)), self.k_b, self.kv_a.weight.t().contiguous(), self.q_norm.weight, self.kv_norm.weight,
+                sin.view(n, -1), cos.view(n, -1), cache.pages[1], cache.pages[0], cache_index=slots, rmsnorm_epsilon_cq=1e-6, rmsnorm_epsilon_ckv=1e-6)
+        else:
+            q, q_rope = (t[0] for t in self.queries(x, cos, sin, True))
+            torch_npu.npu_kv_rmsnorm_rope_cache(self.kv_a(x)[:, None], self.kv_norm.weight, cos.transpose(1, 2).contiguous(), sin.transpose(1, 2).contiguous(), slots,
+                                                *cache.pages, epsilon=1e-6, cache_mode="PA_BNSD", is_output_kv=True)
+            q = torch.einsum("tnd,ndr->tnr", q, self.k_b).contiguous()
         rope, rows = (page.transpose(1, 2) for page in cache.pages)
         mask = torch.ones(2048, 2048, dtype=torch.int8, device=x.device).triu(1)
         out, _ = torch_npu.npu_fused_infer_attention_score(
