@@ -1,6 +1,8 @@
 // Rotary position embedding: out = p(x) * cos + r(x) * sin, where r turns pairs of elements of the last
 // dimension by a right angle and p is the identity, but for kInterleaveHalf, which also brings the pairs into
 // halves.
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cstring>
 
@@ -296,6 +298,31 @@ Status aclnn::ApplyRotaryPosEmbV2(Call& call, aclTensor* queryRef, aclTensor* ke
     if (std::strcmp(rotaryMode, kModes[mode]) == 0)
       return LaunchApply(call, queryRef, keyRef, cos, sin, mode);
   return call.Invalid("rotaryMode is {}, expected half, interleave or quarter", rotaryMode);
+}
+
+Status aclnn::InplacePartialRotaryMul(Call& call, const aclTensor* xRef, const aclTensor* cos,
+                                      const aclTensor* sin, int64_t rotary_mode,
+                                      const aclIntArray* partialSlice) {
+  RETURN_IF_ERROR(CheckRows(call, xRef, "xRef"));
+  const int last = xRef->view.rank - 1;
+  const int64_t dim = xRef->view.dims[last];
+  if (partialSlice->size != 2 || (*partialSlice)[0] < 0 || (*partialSlice)[1] < (*partialSlice)[0] ||
+      (*partialSlice)[1] > dim)
+    return call.Invalid(
+        "partialSlice has {} values{}, expected a begin and an end within 0 to {}", partialSlice->size,
+        partialSlice->size == 2 ? fmt::format(" ({} and {})", (*partialSlice)[0], (*partialSlice)[1]) : "",
+        dim);
+  const TensorView x = xRef->view.Narrow(last, (*partialSlice)[0], (*partialSlice)[1] - (*partialSlice)[0]);
+  if (x.empty()) return call.Nothing();
+  RETURN_IF_ERROR(CheckMode(call, rotary_mode, x));
+  TensorView c, s;
+  RETURN_IF_ERROR(Angles(call, cos, "cos", x, &c));
+  RETURN_IF_ERROR(Angles(call, sin, "sin", x, &s));
+  return call.Launch({Out(xRef, x), In(cos, c), In(sin, s)}, CostOf(x),
+                     [rotation = static_cast<Rotation>(rotary_mode)](const Run& t) -> Status {
+                       RotateRows(t[0], t[1], t[2], rotation, nullptr, t[0]);
+                       return Status();
+                     });
 }
 
 }  // namespace anycann

@@ -203,4 +203,13 @@ Status aclnn::ScatterList(Call& call, aclTensorList* varRef, const aclTensor* in
       });
 }
 
+Status aclnn::ScatterNdUpdateV2(Call& call, aclTensor* varRef, const aclTensor* indices,
+                                const aclTensor* updates, const aclIntArray* strides) {
+  const TensorView& v = varRef->view;
+  if (strides->size != 0 &&
+      (static_cast<int>(strides->size) != v.rank || !std::equal(strides->begin(), strides->end(), v.strides)))
+    return call.Invalid("strides doesn't have those of varRef, {}", Describe(varRef));
+  return ScatterNdUpdate(call, varRef, indices, updates);
+}
+
 }  // namespace anycann
