@@ -10,6 +10,7 @@
 #include "ops/norm/operands.h"
 #include "ops/operand.h"
 #include "ops/quant/grouped_dot.h"
+#include "ops/quant/level_dot.h"
 #include "ops/quant/widen.h"
 
 namespace anycann {
@@ -121,7 +122,7 @@ constexpr int64_t kUnpackedFloats = 1 << 18;  // 1 MiB: what the second-level ca
 TensorView ByColumn(const TensorView& v) { return v.rank == 2 ? v.Transpose(0, 1) : v; }
 
 // A few rows of x: each column of the weight is multiplied where it lies, so that memory gives only what is
-// stored. Whole groups of kGroupStep go through GroupedDot; other groups are unpacked first.
+// stored: in integers by LevelDot, whole groups of kGroupStep by GroupedDot, others unpacked first.
 Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at) {
   const Dense x(t[at.x], DType::kFloat, Dense::kRead);
   Dense y(t[at.y], DType::kFloat, Dense::kWrite);
@@ -137,6 +138,13 @@ Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const
     ArrangeForGroups(x.ptr<float>() + r * w.k, w.k, w.four_bits, lanes.get() + r * w.k);
     if (at.offset >= 0) SumGroups(x.ptr<float>() + r * w.k, w.k, g.rows, sums.get() + r * g.count);
   }
+  // Half precision in integers, where the machine has the instructions and the rows are finite.
+  bool levels = IsReduced(t[at.x].dtype) && HasLevelDot(w.four_bits, w.k, g.rows);
+  const int64_t level_bytes = levels ? LevelBytes(w.four_bits, w.k) : 0;
+  const Scratch<char> level_rows(rows * level_bytes);
+  if (!level_rows.ok()) return ScratchFailed(t.plan().name);
+  for (int64_t r = 0; levels && r < rows; ++r)
+    levels = ToLevels(x.ptr<float>() + r * w.k, w.four_bits, w.k, level_rows.get() + r * level_bytes);
   const DenseReader<float> scales(scale.view()), offsets(offset.view());
   std::atomic<bool> failed{false};
   ParallelFor(w.n, std::max<int64_t>(1, 16384 / (w.k + 1)), [&](int64_t begin, int64_t end) {
@@ -154,9 +162,11 @@ Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const
         ScaleColumn(w, g, s, o, column.get());
       }
       for (int64_t r = 0; r < rows; ++r) {
-        float sum = grouped ? GroupedDot(LineBytes(w, t[at.weight], j), w.four_bits, lanes.get() + r * w.k,
-                                         w.k, g.rows, s)
-                            : DotProduct(x.ptr<float>() + r * w.k, column.get(), w.k);
+        float sum = levels    ? LevelDot(LineBytes(w, t[at.weight], j), w.four_bits,
+                                         level_rows.get() + r * level_bytes, w.k, g.rows, s)
+                    : grouped ? GroupedDot(LineBytes(w, t[at.weight], j), w.four_bits, lanes.get() + r * w.k,
+                                           w.k, g.rows, s)
+                              : DotProduct(x.ptr<float>() + r * w.k, column.get(), w.k);
         if (grouped && o != nullptr)
           for (int64_t i = 0; i < g.count; ++i) sum += s[i] * o[i] * sums[r * g.count + i];
         y.ptr<float>()[r * w.n + j] = sum + (bias.get() != nullptr ? bias[j] : 0.0f);
