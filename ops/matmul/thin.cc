@@ -5,6 +5,7 @@
 #include "ops/matmul/thin.h"
 
 #include <algorithm>
+#include <cstring>
 
 #include "base/parallel.h"
 #include "base/scratch.h"
@@ -49,7 +50,19 @@ inline typename LanesOf<T>::Register LoadLanes(const From* p) {
   }
 }
 
-// acc[i * ld + j] = sum over u of a[i * lda + u] * b[j * b_line + u]
+// The sum of a register's lanes, by halves.
+template <class T>
+inline T SumLanes(typename LanesOf<T>::Register r) {
+  constexpr int kLanes = LanesOf<T>::kLanes;
+  T lanes[kLanes];
+  std::memcpy(lanes, &r, sizeof(r));
+#pragma GCC unroll 4
+  for (int width = kLanes / 2; width > 0; width /= 2)
+    for (int l = 0; l < width; ++l) lanes[l] += lanes[l + width];
+  return lanes[0];
+}
+
+// acc[i * ld + j] = sum over u of a[i * lda + u] * b[j * b_line + u].
 template <class T, class From, int kRows, int kColumns>
 void DotTile(const T* a, int64_t lda, const From* b, int64_t b_line, int64_t k, T* acc, int64_t ld) {
   using L = LanesOf<T>;
@@ -71,10 +84,28 @@ void DotTile(const T* a, int64_t lda, const From* b, int64_t b_line, int64_t k, 
     for (int j = 0; j < kColumns; ++j) {
       T total = 0;
       for (int64_t t = u; t < k; ++t) total += a[i * lda + t] * static_cast<T>(b[j * b_line + t]);
-      for (int l = 0; l < L::kLanes; ++l) total += sum[i][j][l];
-      acc[i * ld + j] = total;
+      acc[i * ld + j] = total + SumLanes<T>(sum[i][j]);
     }
   }
+}
+
+// The same of one row and one column: memory is read from one end to the other, as it is fastest.
+template <class T, class From>
+T DotLine(const T* a, const From* b, int64_t k) {
+  using L = LanesOf<T>;
+  constexpr int kParts = 4;
+  typename L::Register sum[kParts] = {};
+  int64_t u = 0;
+  for (; u + kParts * L::kLanes <= k; u += kParts * L::kLanes)
+#pragma GCC unroll 4
+    for (int p = 0; p < kParts; ++p)
+      sum[p] = L::MultiplyAdd(LoadLanes<T, T>(a + u + p * L::kLanes),
+                              LoadLanes<T, From>(b + u + p * L::kLanes), sum[p]);
+  for (; u + L::kLanes <= k; u += L::kLanes)
+    sum[0] = L::MultiplyAdd(LoadLanes<T, T>(a + u), LoadLanes<T, From>(b + u), sum[0]);
+  T total = SumLanes<T>((sum[0] + sum[1]) + (sum[2] + sum[3]));
+  for (; u < k; ++u) total += a[u] * static_cast<T>(b[u]);
+  return total;
 }
 
 template <class T, class From, int kRows>
@@ -82,6 +113,8 @@ void DotColumns(const T* a, int64_t lda, const void* right, int64_t b_line, int6
                 int64_t ld) {
   const From* b = static_cast<const From*>(right);
   int64_t j = 0;
+  if constexpr (kRows == 1)
+    for (; j < n; ++j) acc[j] = DotLine<T, From>(a, b + j * b_line, k);
   for (; j + 4 <= n; j += 4) DotTile<T, From, kRows, 4>(a, lda, b + j * b_line, b_line, k, acc + j, ld);
   for (; j < n; ++j) DotTile<T, From, kRows, 1>(a, lda, b + j * b_line, b_line, k, acc + j, ld);
 }
