@@ -150,3 +150,90 @@ def test_wrong_arguments():
         call(ints([5]), ints([3, 9]))
     with pytest.raises(aclnn.Failed, match="layoutKv is XYZ, expected BSND, TND or PA_BSND"):
         aclnn.call("SparseFlashAttention", q, k, v, index, None, None, None, qr, kr, 0.2, 1, "BSND", "XYZ", 3, 0, 0, 2, False, out, none, none)
+
+
+def index_scores(q, k, w, causal):
+    """[S1, S2] of one sequence; what can't be seen is minus infinity."""
+    scores = (torch.einsum("snd,kd->snk", q, k[:, 0]).relu() * w.unsqueeze(-1)).sum(1)
+    if causal:
+        positions = torch.arange(len(k)) > torch.arange(len(q)).unsqueeze(-1) + len(k) - len(q)
+        scores = scores.masked_fill(positions, -torch.inf)
+    return scores
+
+
+@pytest.mark.parametrize("operator", ["LightningIndexer", "LightningIndexerVllm", "QuantLightningIndexer", "LightningIndexerQuant"])
+@pytest.mark.parametrize("kv_layout", ["BSND", "PA_BSND", "TND"])
+@pytest.mark.parametrize("query_layout", ["BSND", "TND"])
+@pytest.mark.parametrize("mode,count", [(3, 12), (0, 50)])
+def test_lightning_indexer(mode, count, query_layout, kv_layout, operator):
+    torch.manual_seed(2)
+    quantised = "Quant" in operator
+    value = lambda *shape: torch.randint(-127, 128, shape, dtype=torch.int8) if quantised else torch.randn(shape).half()
+    q, k, w = value(B, S1, HEADS, DIM), value(B, S2, 1, DIM), torch.randn(B, S1, HEADS).half()
+    qs, ks = ((0.01 * torch.rand(*shape)).half() for shape in ((B, S1, HEADS), (B, S2, 1)))
+    q_lengths, k_lengths = [S1, 3], [S2, 30]
+    packed = query_layout == "TND"
+    pack = lambda t, lengths: torch.cat([t[b, :n] for b, n in enumerate(lengths)])
+    ends = lambda lengths: ints(lengths).cumsum(0).to(torch.int32)
+    table, keys = None, [k, ks]
+    if kv_layout == "PA_BSND":
+        page, columns = 8, 5
+        table = torch.randperm(B * columns).reshape(B, columns).to(torch.int32)
+        keys = []
+        for t in (k, ks):
+            pages = torch.zeros(B * columns, page, *t.shape[2:], dtype=t.dtype)
+            for b in range(B):
+                for p in range(S2):
+                    pages[table[b, p // page], p % page] = t[b, p]
+            keys.append(pages)
+    elif kv_layout == "TND":
+        keys = [pack(t, k_lengths) for t in (k, ks)]
+    queries = [pack(t, q_lengths) if packed else t for t in (q, w, qs)]
+    lengths = (ends(q_lengths) if packed else ints(q_lengths), ends(k_lengths) if kv_layout == "TND" else ints(k_lengths))
+    rows = queries[0].shape[:-2]
+    index, values = torch.full((*rows, 1, count), 7, dtype=torch.int32), torch.full((*rows, 1, count), 7.0)
+    scales, modes = ((queries[2], keys[1]), (0, 0)) if quantised else ((), ())
+    tail = {"LightningIndexer": (2**62, 2**62, True, index, values), "QuantLightningIndexer": (2**62, 2**62, index)}.get(operator, (index,))
+    aclnn.call(operator, queries[0], keys[0], queries[1], *scales, *lengths, table, *modes, query_layout, kv_layout, count, mode, *tail)
+    for b in range(B):
+        weights = w[b, :q_lengths[b]].double() * (qs[b, :q_lengths[b]].double() if quantised else 1)
+        scores = index_scores(q[b, :q_lengths[b]].double(), k[b, :k_lengths[b]].double(), weights, mode == 3)
+        if quantised:
+            scores = scores * ks[b, :k_lengths[b], 0].double()
+        for i in range(q_lengths[b]):
+            mine = (index[sum(q_lengths[:b]) + i] if packed else index[b, i])[0].long()
+            visible = scores[i][scores[i] > -torch.inf]
+            kept = min(count, len(visible))
+            assert mine[kept:].eq(-1).all() and len(set(mine[:kept].tolist())) == kept
+            # by scores: equal ones may come in either order
+            torch.testing.assert_close(scores[i][mine[:kept]], visible.sort(descending=True)[0][:kept], rtol=1e-4, atol=1e-4)
+            if operator == "LightningIndexer":
+                got = (values[sum(q_lengths[:b]) + i] if packed else values[b, i])[0]
+                torch.testing.assert_close(got[:kept].double(), scores[i][mine[:kept]], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("layout", ["BSND", "TND"])
+def test_lightning_indexer_gradient(layout, dtype):
+    torch.manual_seed(3)
+    count, q_lengths, k_lengths = 8, [S1, 3], [S2, 30]
+    tensors = [torch.randn(shape).to(dtype) for shape in ((B, S1, HEADS, DIM), (B, S2, 1, DIM), (B, S1, HEADS))]
+    q, k, w = leaves = [t.double().requires_grad_() for t in tensors]
+    index, grad = torch.full((B, S1, 1, count), -1, dtype=torch.int32), torch.randn(B, S1, 1, count).to(dtype)
+    total = 0
+    for b in range(B):
+        scores = index_scores(q[b, :q_lengths[b]], k[b, :k_lengths[b]], w[b, :q_lengths[b]], True)
+        top = scores.topk(count, -1)
+        index[b, :q_lengths[b], 0] = top.indices.to(torch.int32)
+        total = total + (top.values * grad[b, :q_lengths[b], 0].double()).sum()
+    total.backward()
+    packed = layout == "TND"
+    pack = lambda t, lengths: torch.cat([t[b, :n] for b, n in enumerate(lengths)]) if packed else t
+    lengths = [ints(n).cumsum(0).to(torch.int32) if packed else ints(n) for n in (q_lengths, k_lengths)]
+    inputs = [pack(t, n) for t, n in zip(tensors, (q_lengths, k_lengths, q_lengths))]
+    results = [torch.full_like(t, 77) for t in inputs]
+    aclnn.call("LightningIndexerGrad", inputs[0], inputs[1], pack(grad, q_lengths), pack(index, q_lengths), inputs[2], *lengths, HEADS, layout, 3, 2**62,
+               2**62, True, *results)
+    for mine, leaf, n in zip(results, leaves, (q_lengths, k_lengths, q_lengths)):
+        tolerance = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
+        torch.testing.assert_close(mine.double(), pack(leaf.grad, n), rtol=tolerance, atol=tolerance)
