@@ -17,7 +17,7 @@ namespace anycann {
 namespace {
 
 struct DequantPlaces {
-  int x, weight_scale, bias, x_scale, smooth, out, weight;
+  int x, weight_scale, bias, x_scale, smooth, groups, out, weight;
 };
 
 // Rows of x as int8 and the scale of each.
@@ -66,23 +66,42 @@ Status RunDequant(const Run& t, const IntegerMatrix& w, const DequantPlaces& at)
   if (!left.ok() || !row_scale.ok() || !column.ok() || !smooth.ok() || !given.ok()) return ScratchFailed(op);
   RETURN_IF_ERROR(QuantiseRows(op, t[at.x], smooth, given, at.x_scale >= 0 && t[at.x_scale].numel() == 1,
                                left.get(), row_scale.get()));
-  ProductScales s;
-  s.column = column.get();
-  s.per_column = t[at.weight_scale].numel() != 1;
-  // Packed scales hold x's scale already.
-  if (!IsQuantParam(t[at.weight_scale].dtype)) s.row = row_scale.get(), s.row_count = rows;
-  if (at.bias >= 0) s.bias = &t[at.bias];
-  return RunScaledProduct(op, TensorView::Contiguous(left.get(), DType::kInt8, {rows, k}), weight, t[at.out],
-                          s);
+  const TensorView levels = TensorView::Contiguous(left.get(), DType::kInt8, {rows, k});
+  const int64_t n = weight.dims[weight.rank - 1];
+  // Rows [begin, end) times one weight. Packed scales hold x's scale already.
+  const auto multiply = [&](int64_t begin, int64_t end, int64_t group, const TensorView& w) {
+    ProductScales s;
+    s.per_column = t[at.weight_scale].numel() != 1;
+    s.column = column.get() + (s.per_column ? group * n : 0);
+    if (!IsQuantParam(t[at.weight_scale].dtype)) s.row = row_scale.get() + begin, s.row_count = end - begin;
+    const TensorView bias = at.bias < 0     ? TensorView()
+                            : at.groups < 0 ? t[at.bias]
+                                            : t[at.bias].Select(0, group);
+    if (at.bias >= 0) s.bias = &bias;
+    return RunScaledProduct(op, levels.Narrow(0, begin, end - begin), w,
+                            t[at.out].Narrow(0, begin, end - begin), s);
+  };
+  if (at.groups < 0) return multiply(0, rows, 0, weight);
+  const Values<int64_t> ends(t[at.groups]);
+  if (!ends.ok()) return ScratchFailed(op);
+  int64_t begin = 0;
+  for (int64_t g = 0; g < t[at.groups].numel(); ++g) {
+    if (ends[g] < begin || ends[g] > rows)
+      return Error(kParamInvalid, "{}: groupList has {} after {}, expected a rising list up to {}", op,
+                   ends[g], begin, rows);
+    if (ends[g] > begin) RETURN_IF_ERROR(multiply(begin, ends[g], g, weight.Select(0, g)));
+    begin = ends[g];
+  }
+  const uint64_t zero = 0;
+  if (begin < rows) Fill(t[at.out].Narrow(0, begin, rows - begin), &zero);
+  return Status();
 }
 
-}  // namespace
-
-Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor* weight,
-                                 const aclTensor* weightScale, const aclTensor* biasOptional,
-                                 const aclTensor* xScaleOptional, const aclTensor* xOffsetOptional,
-                                 const aclTensor* smoothScaleOptional, char* xQuantMode, bool transposeWeight,
-                                 const aclTensor* out) {
+Status LaunchDequant(Call& call, const aclTensor* x, const aclTensor* weight, const aclTensor* weightScale,
+                     const aclTensor* group_list, const aclTensor* biasOptional,
+                     const aclTensor* xScaleOptional, const aclTensor* xOffsetOptional,
+                     const aclTensor* smoothScaleOptional, const char* xQuantMode, bool transposeWeight,
+                     const aclTensor* out) {
   if (xOffsetOptional != nullptr)
     return call.Invalid("xOffsetOptional is given, which is not supported: quantise x without an offset");
   const std::string_view mode = xQuantMode == nullptr ? "pertoken" : xQuantMode;
@@ -91,7 +110,8 @@ Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor
   RETURN_IF_ERROR(call.RequireRank(x, "x", 2, 2));
   if (!IsFloating(x->view.dtype))
     return call.Invalid("x has type {}, expected a floating type", Name(x->view.dtype));
-  RETURN_IF_ERROR(call.RequireRank(weight, "weight", 2, 2));
+  const int weight_rank = group_list == nullptr ? 2 : 3;
+  RETURN_IF_ERROR(call.RequireRank(weight, "weight", weight_rank, weight_rank));
   RETURN_IF_ERROR(call.RequireDType(weight, "weight", DType::kInt8));
   IntegerMatrix w;
   Arg weight_arg;
@@ -100,14 +120,21 @@ Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor
   if (w.rows() != k)
     return call.Invalid("x {} and weight {} don't match: {} columns, {} rows", ShapeString(x->view),
                         ShapeString(weight->view), k, w.rows());
+  int64_t groups = 1;
+  if (group_list != nullptr) {
+    groups = weight->view.dims[0];
+    RETURN_IF_ERROR(call.RequireShape(group_list, "groupList", &groups, 1));
+    RETURN_IF_ERROR(call.RequireDType(group_list, "groupList", DType::kInt64));
+  }
   const int64_t dims[] = {rows, n};
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, 2));
   if (!IsFloating(out->view.dtype))
     return call.Invalid("out has type {}, expected a floating type", Name(out->view.dtype));
   const bool packed = IsQuantParam(weightScale->view.dtype);
   if ((!packed && !IsFloating(weightScale->view.dtype)) ||
-      (weightScale->view.numel() != n && weightScale->view.numel() != 1))
-    return call.Invalid("weightScale is {}, expected [{}] of float32 or of int64", Describe(weightScale), n);
+      (weightScale->view.numel() != groups * n && weightScale->view.numel() != 1))
+    return call.Invalid("weightScale is {}, expected {} of float32 or of int64", Describe(weightScale),
+                        groups * n);
   if (const aclTensor* s = xScaleOptional; s != nullptr) {
     const int64_t count = mode == "pertensor" ? 1 : rows;
     if ((s->view.numel() != count && s->view.numel() != 1) || !IsFloating(s->view.dtype))
@@ -119,9 +146,11 @@ Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor
       s != nullptr && (s->view.numel() != k || !IsFloating(s->view.dtype)))
     return call.Invalid("smoothScaleOptional is {}, expected [{}] of a floating type", Describe(s), k);
   if (const aclTensor* b = biasOptional;
-      b != nullptr && (b->view.numel() != n || b->view.rank > 2 ||
-                       (b->view.dtype != DType::kInt32 && !IsFloating(b->view.dtype))))
-    return call.Invalid("biasOptional is {}, expected [{}] of int32 or a floating type", Describe(b), n);
+      b != nullptr &&
+      (b->view.numel() != groups * n || b->view.rank > 2 || (groups > 1 && b->view.rank != 2) ||
+       (b->view.dtype != DType::kInt32 && !IsFloating(b->view.dtype))))
+    return call.Invalid("biasOptional is {}, expected {} of int32 or a floating type", Describe(b),
+                        groups * n);
   if (out->view.empty()) return call.Nothing();
   Operands o;
   DequantPlaces at = {o.Input(x),
@@ -129,9 +158,10 @@ Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor
                       o.Input(biasOptional),
                       o.Input(xScaleOptional),
                       o.Input(smoothScaleOptional),
+                      o.Input(group_list),
                       o.Output(out),
                       0};
-  Arg args[8];
+  Arg args[9];
   std::copy(o.list().begin(), o.list().end(), args);
   at.weight = static_cast<int>(o.list().size());
   args[at.weight] = weight_arg;
@@ -140,6 +170,38 @@ Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor
       std::span<const Arg>(args, o.list().size() + 1),
       Cost{2.0 * static_cast<double>(rows) * static_cast<double>(n) * static_cast<double>(k), o.bytes()},
       [matrix, at](const Run& t) { return RunDequant(t, *matrix, at); });
+}
+
+}  // namespace
+
+Status aclnn::QuantMatmulDequant(Call& call, const aclTensor* x, const aclTensor* weight,
+                                 const aclTensor* weightScale, const aclTensor* biasOptional,
+                                 const aclTensor* xScaleOptional, const aclTensor* xOffsetOptional,
+                                 const aclTensor* smoothScaleOptional, char* xQuantMode, bool transposeWeight,
+                                 const aclTensor* out) {
+  return LaunchDequant(call, x, weight, weightScale, nullptr, biasOptional, xScaleOptional, xOffsetOptional,
+                       smoothScaleOptional, xQuantMode, transposeWeight, out);
+}
+
+Status aclnn::QuantGroupedMatmulDequant(Call& call, const aclTensor* x, const aclTensor* weight,
+                                        const aclTensor* weightScale, const aclTensor* groupList,
+                                        const aclTensor* biasOptional, const aclTensor* xScaleOptional,
+                                        const aclTensor* xOffsetOptional,
+                                        const aclTensor* smoothScaleOptional, char* xQuantMode,
+                                        bool transposeWeight, const aclTensor* out) {
+  return LaunchDequant(call, x, weight, weightScale, groupList, biasOptional, xScaleOptional, xOffsetOptional,
+                       smoothScaleOptional, xQuantMode, transposeWeight, out);
+}
+
+Status aclnn::QuantGroupedMatmulDequantWeightNZ(Call& call, const aclTensor* x, const aclTensor* weight,
+                                                const aclTensor* weightScale, const aclTensor* groupList,
+                                                const aclTensor* biasOptional,
+                                                const aclTensor* xScaleOptional,
+                                                const aclTensor* xOffsetOptional,
+                                                const aclTensor* smoothScaleOptional, char* xQuantMode,
+                                                bool transposeWeight, aclTensor* out) {
+  return LaunchDequant(call, x, weight, weightScale, groupList, biasOptional, xScaleOptional, xOffsetOptional,
+                       smoothScaleOptional, xQuantMode, transposeWeight, out);
 }
 
 }  // namespace anycann
