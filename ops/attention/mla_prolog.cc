@@ -145,6 +145,20 @@ void StoreTiles(const MlaPrologPlan& p, char* data, DType rotary_type, int64_t s
   Convert(at + p.low_key, rotary_type, turned, DType::kFloat, p.rotary);
 }
 
+// Values as a client's device keeps them between steps, where it keeps half precision.
+void RoundTo(DType type, float* v, int64_t n) {
+  if (!IsReduced(type)) return;
+  constexpr int64_t kPart = 1024;
+  ParallelFor((n + kPart - 1) / kPart, 8, [&](int64_t begin, int64_t end) {
+    uint16_t half[kPart];
+    for (int64_t i = begin * kPart; i < std::min(n, end * kPart); i += kPart) {
+      const int64_t count = std::min(kPart, n - i);
+      Convert(half, type, v + i, DType::kFloat, count);
+      Convert(v + i, DType::kFloat, half, type, count);
+    }
+  });
+}
+
 struct Angles {
   const float *sin, *cos;
 };
@@ -219,6 +233,7 @@ Status RunQueryPlain(const Run& t, const MlaPrologPlan& p, const TensorView& hea
     if (!values.ok()) return ScratchFailed(t.plan().name);
     const TensorView to = rows(values.get(), DType::kFloat);
     RETURN_IF_ERROR(Gemm(MakeGemm(plain, t[p.w_uk], to.Transpose(0, 1), nullptr)));
+    RoundTo(t[p.query_rope].dtype, values.get(), count * p.low_key);
     if (!Quantise(values.get(), count, p.low_key, nullptr, query.view(), scales))
       return ScratchFailed(t.plan().name);
     if (p.query_levels_scale >= 0) StoreValues(t[p.query_levels_scale], scales);
@@ -237,6 +252,7 @@ Status RunQuery(const Run& t, const MlaPrologPlan& p, const TensorView& x, const
   if (!low.ok() || !both.ok() || !scales.ok() || !gamma.ok() || !cache_scale.ok() || !turned.ok())
     return ScratchFailed(t.plan().name);
   RETURN_IF_ERROR(Project(t, x, p.w_dq, scale_x, p.scale_w_dq, Floats(low, p.tokens, p.low_query)));
+  RoundTo(x.dtype, low.get(), p.tokens * p.low_query);
   ParallelFor(p.tokens, std::max<int64_t>(1, 8192 / p.low_query), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
       float* row = low.get() + i * p.low_query;
@@ -244,7 +260,12 @@ Status RunQuery(const Run& t, const MlaPrologPlan& p, const TensorView& x, const
       for (int64_t j = 0; j < p.low_query && p.query_scale != 1; ++j) row[j] *= p.query_scale;
     }
   });
+  const bool floats = !p.w_uq_qr.integers();
+  if (floats) RoundTo(x.dtype, low.get(), p.tokens * p.low_query);
   RETURN_IF_ERROR(ProjectUp(t, p, low, Floats(both, p.tokens, width)));
+  if (floats) RoundTo(x.dtype, both.get(), p.tokens * width);
+  for (int64_t r = 0; r < count && !floats; ++r)
+    RoundTo(t[p.w_uk].dtype, both.get() + r * p.head_width(), p.plain);
   const TensorView heads =
       TensorView::Contiguous(both.get(), DType::kFloat, {p.tokens, p.heads, p.head_width()});
   RETURN_IF_ERROR(RunQueryPlain(t, p, heads, scales.get()));
@@ -256,6 +277,7 @@ Status RunQuery(const Run& t, const MlaPrologPlan& p, const TensorView& x, const
     RotatePairs(both.get() + r * p.head_width() + p.plain, angles.cos + i * p.rotary,
                 angles.sin + i * p.rotary, p.rotary, y);
     if (levels) {
+      RoundTo(turned.view().dtype, y, p.rotary);
       const float unit = scales[r] == 0 ? 0 : (cache_scale.get() != nullptr ? cache_scale[0] : 1) / scales[r];
       for (int64_t j = 0; j < p.rotary; ++j) y[j] *= unit;
     }
@@ -354,9 +376,6 @@ Status CheckQuantisation(Call& call, const Parameters& in, const MlaPrologPlan& 
       return call.Invalid("queryOut is int8, but dequantScaleQNopeOutOptional is absent");
     RETURN_IF_ERROR(
         RequireFloats(call, in.query_levels_scale, "dequantScaleQNopeOutOptional", p.tokens * p.heads));
-    if (in.scale_ckv != nullptr && in.scale_ckv->view.numel() != 1)
-      return call.Invalid("queryOut is int8 and quantScaleCkvOptional has shape {}, expected one value",
-                          ShapeString(in.scale_ckv->view));
   }
   if (in.norm == nullptr) return Status();
   RETURN_IF_ERROR(RequireElements(call, in.norm, "queryNormOutOptional", p.tokens * p.low_query));
@@ -457,12 +476,18 @@ Status Launch(Call& call, Parameters in) {
   p.lengths = o.Input(p.places == Places::kBlockIndex ? in.lengths : nullptr);
   p.scale_x = o.Input(in.scale_x), p.scale_w_dq = o.Input(in.scale_w_dq);
   p.scale_w_uq_qr = o.Input(in.scale_w_uq_qr), p.scale_w_dkv_kr = o.Input(in.scale_w_dkv_kr);
-  p.scale_ckv = o.Input(in.scale_ckv), p.scale_ckr = o.Input(in.scale_ckr);
+  const bool levels = in.query->view.dtype == DType::kInt8;
+  // A quantised query has one unit for all of the cache: the first value, as op-plugin's reference takes it.
+  if (levels && in.scale_ckv != nullptr)
+    p.scale_ckv = o.Input(In(in.scale_ckv, in.scale_ckv->view.Narrow(in.scale_ckv->view.rank - 1, 0, 1)));
+  else
+    p.scale_ckv = o.Input(in.scale_ckv);
+  p.scale_ckr = o.Input(in.scale_ckr);
   p.smooth = o.Input(in.smooth), p.clip_alpha = o.Input(in.clip_alpha);
   p.kv_cache = o.Output(in.kv_cache->view.empty() ? nullptr : in.kv_cache);
   p.kr_cache = o.Output(in.kr_cache->view.empty() || p.tile > 0 ? nullptr : in.kr_cache);
   p.query = o.Output(in.query), p.query_rope = o.Output(in.query_rope);
-  p.query_levels_scale = o.Output(in.query->view.dtype == DType::kInt8 ? in.query_levels_scale : nullptr);
+  p.query_levels_scale = o.Output(levels ? in.query_levels_scale : nullptr);
   p.norm = o.Output(in.norm);
   p.norm_levels_scale = o.Output(p.norm >= 0 && p.w_uq_qr.integers() ? in.norm_levels_scale : nullptr);
   const double flops = 2.0 * static_cast<double>(p.tokens) *

@@ -50,6 +50,13 @@ struct Ffn {
   int x = -1, scale = -1, offset = -1, counts = -1, y = -1;
 };
 
+// A value as a device keeps it that computes in half precision.
+float Rounded(DType type, float v) {
+  return type == DType::kFloat16    ? static_cast<float>(Half(v))
+         : type == DType::kBFloat16 ? static_cast<float>(BFloat16(v))
+                                    : v;
+}
+
 // x [rows,K] -> y [rows,N] of floats.
 Status Multiply(const Run& t, const Ffn& f, const Layer& l, int64_t expert, const TensorView& x,
                 const TensorView& y) {
@@ -75,11 +82,13 @@ Status Multiply(const Run& t, const Ffn& f, const Layer& l, int64_t expert, cons
   };
   const Values<float> scale = vector(l.antiquant_scale), offset = vector(l.antiquant_offset);
   if (!plain.ok() || !scale.ok() || !offset.ok()) return ScratchFailed(op);
+  const DType kept = t[l.antiquant_scale].dtype;
   const TensorView floats = TensorView::Contiguous(plain.get(), DType::kFloat, {l.k, l.n});
   CopyCast(floats, w);
   ParallelFor(l.k, std::max<int64_t>(1, 65536 / (l.n + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin * l.n; i < end * l.n; ++i)
-      plain[i] = (plain[i] + (offset.get() != nullptr ? offset[i % l.n] : 0.0f)) * scale[i % l.n];
+      plain[i] = Rounded(kept, Rounded(kept, plain[i] + (offset.get() != nullptr ? offset[i % l.n] : 0.0f)) *
+                                   scale[i % l.n]);
   });
   return Gemm(MakeGemm(x, floats, y, l.bias >= 0 ? &bias : nullptr));
 }
@@ -99,20 +108,22 @@ Status RunRows(const Run& t, const Ffn& f, int64_t expert, int64_t begin, int64_
   };
   const Values<float> scale = vector(f.scale), offset = vector(f.offset);
   if (!scale.ok() || !offset.ok()) return ScratchFailed(t.plan().name);
+  const DType kept = f.levels ? t[f.y].dtype : DType::kFloat;
   const bool per_column = f.scale >= 0 && t[f.scale].numel() != f.experts;
   ParallelFor(rows, std::max<int64_t>(1, 4096 / (k + 1)), [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r)
       for (int64_t i = 0; i < k; ++i) {
         const float* row = middle.get() + r * f.first.n;
         const bool gated = IsGated(f.activation);  // as Ascend C's units: first half * activation(second)
-        float v = Activate(f.activation, row[gated ? k + i : i]);
+        float v = Rounded(kept, Activate(f.activation, Rounded(kept, row[gated ? k + i : i])));
         if (gated) v *= row[i];
-        if (f.levels)
-          levels[r * k + i] = static_cast<int8_t>(std::clamp(
-              std::nearbyint(v * scale[per_column ? i : 0] + (offset.get() != nullptr ? offset[0] : 0.0f)),
-              -128.0f, 127.0f));
-        else
+        if (f.levels) {
+          v = Rounded(kept, v * Rounded(kept, scale[per_column ? i : 0]));
+          if (offset.get() != nullptr) v = Rounded(kept, v + Rounded(kept, offset[0]));
+          levels[r * k + i] = static_cast<int8_t>(std::clamp(std::nearbyint(v), -128.0f, 127.0f));
+        } else {
           activated[r * k + i] = v;
+        }
       }
   });
   const TensorView right = f.levels ? TensorView::Contiguous(levels.get(), DType::kInt8, {rows, k})

@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "aclnn_ops.h"
+#include "base/log.h"
 #include "base/parallel.h"
 #include "ops/dense.h"
 #include "ops/norm/operands.h"
@@ -22,7 +23,9 @@ Status CopyRows(const Run& t, const TensorView& from, const TensorView& to,
   const DenseInput in(from);
   const DenseOutput out(to);
   if (!in.ok() || !out.ok()) return ScratchFailed(t.plan().name);
-  const int64_t rows = static_cast<int64_t>(source.size()), bytes = rows > 0 ? from.nbytes() / rows : 0;
+  const int64_t rows = static_cast<int64_t>(source.size());
+  const int64_t bytes = from.dims[0] > 0 ? from.nbytes() / from.dims[0] : 0;
+  std::memset(out.view().bytes() + rows * bytes, 0, static_cast<size_t>(out.view().nbytes() - rows * bytes));
   ParallelFor(rows, std::max<int64_t>(1, 65536 / (bytes + 1)), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i)
       std::memcpy(out.view().bytes() + i * bytes, in.view().bytes() + source[i] * bytes,
@@ -39,30 +42,34 @@ Status RunReRouting(const Run& t, const ReRouting& r) {
   int64_t total = 0;
   for (int64_t i = 0; i < r.ranks * r.experts; ++i) {
     begins.push_back(total);
-    if (counts[i] < 0 || counts[i] > r.rows - total)
-      return Error(
-          kParamInvalid,
-          "{}: expertTokenNumPerRank has {} for rank {} and expert {}, after {} of {} rows of tokens",
-          t.plan().name, counts[i], i / r.experts, i % r.experts, total, r.rows);
+    if (counts[i] < 0 || counts[i] > INT32_MAX)
+      return Error(kParamInvalid, "{}: expertTokenNumPerRank has {} for rank {} and expert {}", t.plan().name,
+                   counts[i], i / r.experts, i % r.experts);
     total += counts[i];
   }
+  // op-plugin's own test passes counts that add up to more or less than the rows: rows that aren't there are
+  // left out, and rows of the result that nothing goes to are zeros.
   if (total != r.rows)
-    return Error(kParamInvalid, "{}: expertTokenNumPerRank adds up to {}, expected the {} rows of tokens",
-                 t.plan().name, total, r.rows);
+    Log(LogLevel::kWarning, "{}: expertTokenNumPerRank adds up to {}, expected the {} rows of tokens",
+        t.plan().name, total, r.rows);
   std::vector<int32_t> source;
   std::vector<int64_t> of_expert;
   for (int64_t e = 0; e < r.experts; ++e) {
-    const size_t before = source.size();
+    int64_t own = 0;
     for (int64_t rank = 0; rank < r.ranks; ++rank)
       for (int64_t i = rank * r.experts + e, j = 0; j < counts[i]; ++j)
-        source.push_back(static_cast<int32_t>(begins[i] + j));
-    of_expert.push_back(r.cumulative ? static_cast<int64_t>(source.size())
-                                     : static_cast<int64_t>(source.size() - before));
+        if (begins[i] + j < r.rows) source.push_back(static_cast<int32_t>(begins[i] + j));
+    for (int64_t rank = 0; rank < r.ranks; ++rank) own += counts[rank * r.experts + e];
+    of_expert.push_back(own + (r.cumulative && e > 0 ? of_expert.back() : 0));
   }
   RETURN_IF_ERROR(CopyRows(t, t[r.tokens], t[r.tokens_out], source));
   if (r.scales >= 0) RETURN_IF_ERROR(CopyRows(t, t[r.scales], t[r.scales_out], source));
-  std::vector<int32_t> index = source;
-  for (size_t i = 0; i < source.size() && r.scatter; ++i) index[source[i]] = static_cast<int32_t>(i);
+  std::vector<int32_t> index(static_cast<size_t>(r.rows), 0);
+  for (size_t i = 0; i < source.size(); ++i)
+    if (r.scatter)
+      index[source[i]] = static_cast<int32_t>(i);
+    else
+      index[i] = source[i];
   StoreValues(t[r.index], index.data());
   StoreValues(t[r.expert_counts], of_expert.data());
   return Status();

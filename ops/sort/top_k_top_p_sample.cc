@@ -144,7 +144,8 @@ Status LaunchSampling(Call& call, const SamplingTensors& x, Sampling s) {
   RETURN_IF_ERROR(require(x.p, "topP", 1, false));
   RETURN_IF_ERROR(require(x.q, "q", 2, false));
   RETURN_IF_ERROR(require(x.least, "minPs", 1, false));
-  RETURN_IF_ERROR(require(x.chosen, "logitsSelectIdx", 1, true));
+  if (x.chosen->view.numel() != s.rows || !IsInteger(x.chosen->view.dtype))
+    return call.Invalid("logitsSelectIdx is {}, expected {} integers", Describe(x.chosen), s.rows);
   RETURN_IF_ERROR(require(x.kept, "logitsTopKPSelect", 2, false));
   RETURN_IF_ERROR(require(x.order, "logitsIdx", 2, true));
   RETURN_IF_ERROR(require(x.probabilities, "logitsSortMasked", 2, false));

@@ -107,6 +107,14 @@ def test_re_routing(layout, scatter, cumulative, counts_type, dtype):
     assert torch.equal(index.long(), order.argsort() if scatter else order)
     totals = counts.sum(0)
     assert torch.equal(of_expert.long(), totals.cumsum(0) if cumulative else totals)
-    with pytest.raises(aclnn.Failed, match=f"expertTokenNumPerRank adds up to {rows}, expected the {rows + 1} rows"):
-        aclnn.call("MoeReRouting", torch.zeros(rows + 1, WIDTH), counts, None, 1, 0, torch.zeros(rows + 1, WIDTH), torch.zeros(1),
-                   torch.zeros(rows + 1, dtype=torch.int32), of_expert)
+    # counts that name fewer or more rows than there are
+    y, index = torch.full((rows + 1, WIDTH), 7, dtype=dtype), torch.full((rows + 1,), 7, dtype=torch.int32)
+    more = torch.cat([x, x[:1]])
+    aclnn.call("MoeReRouting", more, counts, None, 1, 0, y, torch.zeros(1), index, of_expert)
+    assert torch.equal(y[:rows], x[order]) and y[rows].eq(0).all() and torch.equal(index[:rows].long(), order)
+    y, index = torch.empty(rows - 1, WIDTH, dtype=dtype), torch.empty(rows - 1, dtype=torch.int32)
+    aclnn.call("MoeReRouting", x[:-1].contiguous(), counts, None, 1, 0, y, torch.zeros(1), index, of_expert)
+    kept = order[order < rows - 1]
+    assert torch.equal(y, x[kept]) and torch.equal(index.long(), kept) and torch.equal(of_expert.long(), totals)
+    with pytest.raises(aclnn.Failed, match="expertTokenNumPerRank has -1 for rank 0 and expert 0"):
+        aclnn.call("MoeReRouting", x, counts - 4 * (counts == 3), None, 1, 0, torch.zeros_like(x), torch.zeros(1), torch.zeros(rows, dtype=torch.int32), of_expert)
