@@ -104,8 +104,8 @@ ANYCANN_VNNI float Dot(const int8_t* w, const char* levels, int64_t k, int64_t g
     total = AddChunk<kFourBits>(_mm512_maskz_loadu_epi8(bytes, w), *chunk,
                                 LaneScales<kFourBits>(scale, i, group, steps), total);
   }
-  const __m256 eight =
-      _mm256_add_ps(_mm512_castps512_ps256(total), _mm512_maskz_extractf32x8_ps(0xff, total, 1));
+  const __m256 eight = _mm256_add_ps(_mm512_maskz_extractf32x8_ps(0xff, total, 0),
+                                     _mm512_maskz_extractf32x8_ps(0xff, total, 1));
   const __m128 four = _mm_add_ps(_mm256_castps256_ps128(eight), _mm256_extractf128_ps(eight, 1));
   const __m128 two = _mm_add_ps(four, _mm_movehl_ps(four, four));
   return _mm_cvtss_f32(_mm_add_ss(two, _mm_movehdup_ps(two)));
