@@ -262,8 +262,9 @@ Status ReadPaged(Call& call, const aclTensor* query, const aclTensor* key, const
                  const aclTensor* table, const aclIntArray* k_lengths, int64_t heads, int64_t kv_heads,
                  int64_t page, double scale, Nsa* n) {
   RETURN_IF_ERROR(call.RequireRank(query, "query", 3, 4));
-  if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0)
-    return call.Invalid("numHeads is {} and numKeyValueHeads {}, expected a multiple", heads, kv_heads);
+  if (heads < 1 || kv_heads < 1 || heads % kv_heads != 0 || heads > query->view.numel())
+    return call.Invalid("numHeads is {} and numKeyValueHeads {}, expected a multiple that query {} has",
+                        heads, kv_heads, ShapeString(query->view));
   SparseAttention& a = n->attention;
   a.heads = heads, a.kv_heads = kv_heads;
   a.scale = static_cast<float>(scale);

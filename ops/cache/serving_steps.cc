@@ -24,6 +24,12 @@ struct Advance {
   int64_t sequences = 0, queries = 0, block = 0, proposed = 0;  // proposed tokens of each sequence
 };
 
+// The slot of a position in its block; a table may hold anything.
+int64_t SlotOf(int64_t block, int64_t size, int64_t position) {
+  return static_cast<int64_t>(static_cast<uint64_t>(block) * static_cast<uint64_t>(size) +
+                              static_cast<uint64_t>(position % size));
+}
+
 // Operands: inputTokens, inputPositions, seqLens, slotMapping (all changed), sampledTokenIds, blockTables,
 // and with proposals specToken, acceptedNum.
 Status RunAdvance(const Run& t, const Advance& a) {
@@ -43,14 +49,17 @@ Status RunAdvance(const Run& t, const Advance& a) {
       continue;
     }
     tokens[i] = sampled[i];
-    positions[i] = lengths[i]++;
+    positions[i] = lengths[i];
     const int64_t column = positions[i] / a.block, columns = t[5].dims[1];
     if (positions[i] < 0 || column >= columns)
       return Error(kParamInvalid,
                    "{}: seqLens has {} for sequence {}, beyond the {} blocks of {} in blockTables",
                    t.plan().name, positions[i], i, columns, a.block);
     // As op-plugin's own reference computes it: the first row's block, moved on by a row for each sequence.
-    slots[i] = (table[column] + columns * i) * a.block + positions[i] % a.block;
+    slots[i] = SlotOf(
+        static_cast<int64_t>(static_cast<uint64_t>(table[column]) + static_cast<uint64_t>(columns * i)),
+        a.block, positions[i]);
+    ++lengths[i];
   }
   for (int i = 0; i < 4; ++i) StoreValues(t[i], values[i].data());
   return Status();
@@ -72,7 +81,9 @@ Status RunAdvanceProposed(const Run& t, const Advance& a) {
     const int64_t last = least > 0 ? least - 1 : choices - 1;
     for (int64_t j = 0; j < each; ++j) {
       tokens.push_back(j == 0 ? sampled[i * choices + last] : proposed[i * a.proposed + j - 1]);
-      const int64_t position = before[i * each + j] + accepted[i] + 1;
+      constexpr int64_t kMost = int64_t{1} << 48;
+      const int64_t position =
+          std::clamp(before[i * each + j], -kMost, kMost) + std::clamp(accepted[i], -kMost, kMost) + 1;
       const int64_t column = position / a.block;
       if (position < 0 || column >= columns)
         return Error(kParamInvalid,
@@ -80,7 +91,7 @@ Status RunAdvanceProposed(const Run& t, const Advance& a) {
                      t.plan().name, i, position, columns, a.block);
       positions.push_back(position);
       lengths.push_back(position + 1);
-      slots.push_back(table[i * columns + column] * a.block + position % a.block);
+      slots.push_back(SlotOf(table[i * columns + column], a.block, position));
     }
   }
   StoreValues(t[0], tokens.data());
@@ -171,7 +182,7 @@ Status aclnn::StoreKvBlockMetadata(Call& call, const aclTensor* slotMapping, con
                          if (slots[i] < 0) continue;
                          Group* last = groups.empty() ? nullptr : &groups.back();
                          if (last != nullptr && last->from + last->rows == i &&
-                             last->to + last->rows == slots[i] && slots[i] % blockSize != 0)
+                             slots[i] - last->rows == last->to && slots[i] % blockSize != 0)
                            ++last->rows;
                          else
                            groups.push_back({1, i, slots[i]});
