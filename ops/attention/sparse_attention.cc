@@ -105,10 +105,20 @@ struct Workspace {
               queries.data() + g * width);
     weights.resize(static_cast<size_t>(a.group() * n));
     for (int64_t j = 0; j < n; ++j) {
-      LoadRow(a.key, a.key_rope, rows[j] * a.kv_heads + kv_head, a.dim, a.rope, row.data());
+      const int64_t at = rows[j] * a.kv_heads + kv_head;
+      if (a.load)
+        a.load(at, row.data());
+      else
+        LoadRow(a.key, a.key_rope, at, a.dim, a.rope, row.data());
       for (int64_t g = 0; g < a.group(); ++g)
         weights[g * n + j] = DotProduct(queries.data() + g * width, row.data(), width) * a.scale;
     }
+  }
+
+  const float* Value(const SparseAttention& a, int64_t at) {
+    if (!a.load) return a.value.Read(at * a.value_dim, a.value_dim, row.data());
+    a.load(at, row.data());
+    return row.data();
   }
 };
 
@@ -139,8 +149,7 @@ bool RunSparseAttention(const SparseAttention& a, const std::function<void(const
         }
         std::fill(w.out.begin(), w.out.end(), 0.0f);
         for (int64_t j = 0; j < n; ++j) {
-          const float* v =
-              a.value.Read((w.rows[j] * a.kv_heads + kv_head) * a.value_dim, a.value_dim, w.row.data());
+          const float* v = w.Value(a, w.rows[j] * a.kv_heads + kv_head);
           for (int64_t g = 0; g < a.group(); ++g)
             AddScaled(w.out.data() + g * a.value_dim, v, w.weights[g * n + j], a.value_dim);
         }

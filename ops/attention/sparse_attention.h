@@ -47,6 +47,8 @@ struct SparseAttention {
   float scale = 1;
   const float* sinks = nullptr;  // of each head: a score that has no value
   DenseReader<float> query, query_rope, key, key_rope, value;
+  // Instead of key, key_rope and value: a row's numbers, whose first value_dim are the value too.
+  std::function<void(int64_t row, float* to)> load;
   SequenceRows queries, keys;
   std::vector<QueryToken> tokens;
 

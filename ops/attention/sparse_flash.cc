@@ -1,11 +1,13 @@
 // SparseFlashAttention: attention over the blocks of keys that an index names for each query, and its
 // gradient.
 #include <algorithm>
+#include <cstring>
 #include <limits>
 
 #include "aclnn_ops.h"
 #include "ops/attention/sparse_attention.h"
 #include "ops/norm/operands.h"
+#include "ops/quant/rounded.h"
 
 namespace anycann {
 namespace {
@@ -18,6 +20,8 @@ struct SparseFlash {
       query_rope = -1, key_rope = -1, sinks = -1;
   int out = -1, max = -1, sum = -1, dout = -1;
   int dq = -1, dk = -1, dv = -1, dq_rope = -1, dk_rope = -1;
+  // Rows of 8-bit levels, then a rotated part of the query's type, then a scale for each tile of levels.
+  int64_t tile = 0, rotated = 0;
 
   // Statistics lie [B,N2,S,G] or [N2,T,G].
   int64_t StatisticAt(const QueryToken& t, int64_t head) const {
@@ -55,6 +59,22 @@ Status Bind(const Run& t, const SparseFlash& s, const SparseMemory& m, SparseAtt
   a->value = DenseReader<float>(m.value.view());
   a->query_rope = DenseReader<float>(m.query_rope.view());
   a->key_rope = DenseReader<float>(m.key_rope.view());
+  if (s.tile > 0) {
+    const char* rows = m.key.view().bytes();
+    const DType rotated_type = t[s.query].dtype;
+    a->load = [a, &s, rows, rotated_type](int64_t row, float* to) {
+      const int64_t n = a->value_dim, tail = s.rotated * SizeOf(rotated_type);
+      const char* from =
+          rows + row * (n + tail + (n + s.tile - 1) / s.tile * static_cast<int64_t>(sizeof(float)));
+      Convert(to + n, DType::kFloat, from + n, rotated_type, s.rotated);
+      for (int64_t i = 0; i < n; ++i) {
+        float scale;
+        std::memcpy(&scale, from + n + tail + i / s.tile * static_cast<int64_t>(sizeof(float)),
+                    sizeof(float));
+        to[i] = Rounded(rotated_type, static_cast<float>(static_cast<int8_t>(from[i])) * scale);
+      }
+    };
+  }
   a->sinks = m.sinks.get();
   a->keys.table = m.table.get();
   const auto lengths = [&](int i, SequenceRows* rows, const char* name) -> Status {
@@ -141,6 +161,7 @@ struct SparseTensors {
   const char *q_layout = nullptr, *k_layout = nullptr;
   double scale = 1;
   int64_t block = 1, sparse_mode = 0;
+  int64_t tile = 0, rotated = 0;  // of a quantised key
 };
 
 const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
@@ -151,11 +172,11 @@ Status RequireFloats(Call& call, const aclTensor* t, const char* name) {
 }
 
 // Rows [.., N, D] of a layout; `dim`: 0 until known.
-Status ReadRows(Call& call, const aclTensor* t, const char* name, SequenceRows* rows, int64_t* heads,
-                int64_t* dim) {
+Status ReadRows(Call& call, const aclTensor* t, const char* name, bool levels, SequenceRows* rows,
+                int64_t* heads, int64_t* dim) {
   const int rank = rows->layout == RowLayout::kPacked ? 3 : 4;
   RETURN_IF_ERROR(call.RequireRank(t, name, rank, rank));
-  RETURN_IF_ERROR(RequireFloats(call, t, name));
+  if (!levels) RETURN_IF_ERROR(RequireFloats(call, t, name));
   const TensorView& v = t->view;
   rows->rows = v.dims[0] * (rank == 4 ? v.dims[1] : 1);
   rows->length = rank == 4 ? v.dims[1] : 0;
@@ -183,14 +204,30 @@ Status Prepare(Call& call, SparseTensors& x, Operands* o, SparseFlash* s) {
   SparseAttention& a = s->attention;
   RETURN_IF_ERROR(ReadRowLayout(call, x.q_layout, "layoutQuery", false, &a.queries.layout));
   RETURN_IF_ERROR(ReadRowLayout(call, x.k_layout, "layoutKv", true, &a.keys.layout));
-  RETURN_IF_ERROR(ReadRows(call, x.query, "query", &a.queries, &a.heads, &a.dim));
+  RETURN_IF_ERROR(ReadRows(call, x.query, "query", false, &a.queries, &a.heads, &a.dim));
   int64_t key_dim;
-  RETURN_IF_ERROR(ReadRows(call, x.key, "key", &a.keys, &a.kv_heads, &key_dim));
+  RETURN_IF_ERROR(ReadRows(call, x.key, "key", x.tile > 0, &a.keys, &a.kv_heads, &key_dim));
+  if (x.tile > 0) {
+    s->tile = x.tile, s->rotated = x.rotated;
+    a.value_dim = a.dim - x.rotated;
+    if (a.value_dim < 1 || x.rotated < 0)
+      return call.Invalid("ropeHeadDim is {}, query {} has heads of {}", x.rotated,
+                          ShapeString(x.query->view), a.dim);
+    const int64_t tiles = (a.value_dim + x.tile - 1) / x.tile;
+    const int64_t bytes = a.value_dim + x.rotated * SizeOf(x.query->view.dtype) + 4 * tiles;
+    if (x.key->view.dtype != DType::kInt8 || key_dim != bytes)
+      return call.Invalid(
+          "key is {}, expected rows of {} int8: {} levels, {} numbers of query's type and {} scales",
+          Describe(x.key), bytes, a.value_dim, x.rotated, tiles);
+    key_dim = a.dim;
+  }
   if (key_dim != a.dim || a.heads % a.kv_heads != 0)
     return call.Invalid("query has shape {} and key {}: their heads don't fit each other",
                         ShapeString(x.query->view), ShapeString(x.key->view));
-  a.value_dim = x.value->view.rank > 0 ? x.value->view.dims[x.value->view.rank - 1] : 0;
-  RETURN_IF_ERROR(RequireLike(call, x.value, "value", x.key, a.value_dim));
+  if (x.tile == 0) {
+    a.value_dim = x.value->view.rank > 0 ? x.value->view.dims[x.value->view.rank - 1] : 0;
+    RETURN_IF_ERROR(RequireLike(call, x.value, "value", x.key, a.value_dim));
+  }
   x.query_rope = Given(x.query_rope), x.key_rope = Given(x.key_rope), x.table = Given(x.table);
   if ((x.query_rope == nullptr) != (x.key_rope == nullptr))
     return call.Invalid("{} is absent, but {} is given", x.query_rope == nullptr ? "queryRope" : "keyRope",
@@ -355,6 +392,60 @@ Status aclnn::SparseFlashAttentionGrad(
   Cost cost = CostOf(s);
   cost.flops *= 2.5;
   return call.Launch(o.list(), cost, [s](const Run& t) { return RunGradient(t, s); });
+}
+
+Status aclnn::KvQuantSparseFlashAttentionV2(
+    Call& call, const aclTensor* query, const aclTensor* key, const aclTensor* value,
+    const aclTensor* sparseIndices, const aclTensor*, const aclTensor*, const aclTensor* blockTableOptional,
+    const aclTensor* actualSeqLengthsQueryOptional, const aclTensor* actualSeqLengthsKvOptional,
+    const aclTensor* sinks, double scaleValue, int64_t keyQuantMode, int64_t valueQuantMode,
+    int64_t sparseBlockSize, char* layoutQuery, char* layoutKv, int64_t sparseMode, int64_t, int64_t,
+    int64_t attentionMode, int64_t quantScaleRepoMode, int64_t tileSize, int64_t ropeHeadDim,
+    aclTensor* attentionOut) {
+  if (keyQuantMode != 2 || valueQuantMode != 2 || quantScaleRepoMode != 1 || attentionMode != 2)
+    return call.Invalid(
+        "keyQuantMode is {}, valueQuantMode {}, quantScaleRepoMode {} and attentionMode {}, expected 2, 2, 1 "
+        "and 2: "
+        "tiles of 8-bit levels with their scales in each row, which is key and value",
+        keyQuantMode, valueQuantMode, quantScaleRepoMode, attentionMode);
+  if (tileSize < 1 || tileSize > (int64_t{1} << 20))
+    return call.Invalid("tileSize is {}, expected 1 to {}", tileSize, int64_t{1} << 20);
+  if (ropeHeadDim < 0 || ropeHeadDim > (int64_t{1} << 20))
+    return call.Invalid("ropeHeadDim is {}, expected 0 to {}", ropeHeadDim, int64_t{1} << 20);
+  return LaunchForward(call,
+                       {.query = query,
+                        .key = key,
+                        .value = value,
+                        .index = sparseIndices,
+                        .table = blockTableOptional,
+                        .q_lengths = actualSeqLengthsQueryOptional,
+                        .k_lengths = actualSeqLengthsKvOptional,
+                        .sinks = Given(sinks),
+                        .q_layout = layoutQuery,
+                        .k_layout = layoutKv,
+                        .scale = scaleValue,
+                        .block = sparseBlockSize,
+                        .sparse_mode = sparseMode,
+                        .tile = tileSize,
+                        .rotated = ropeHeadDim},
+                       false, attentionOut, nullptr, nullptr);
+}
+
+Status aclnn::KvQuantSparseFlashAttention(
+    Call& call, const aclTensor* query, const aclTensor* key, const aclTensor* value,
+    const aclTensor* sparseIndices, const aclTensor* keyDequantScaleOptional,
+    const aclTensor* valueDequantScaleOptional, const aclTensor* blockTableOptional,
+    const aclTensor* actualSeqLengthsQueryOptional, const aclTensor* actualSeqLengthsKvOptional,
+    double scaleValue, int64_t keyQuantMode, int64_t valueQuantMode, int64_t sparseBlockSize,
+    const char* layoutQueryOptional, const char* layoutKvOptional, int64_t sparseMode, int64_t preTokens,
+    int64_t nextTokens, int64_t attentionMode, int64_t quantScaleRepoMode, int64_t tileSize,
+    int64_t ropeHeadDim, const aclTensor* attentionOutOut) {
+  return KvQuantSparseFlashAttentionV2(
+      call, query, key, value, sparseIndices, keyDequantScaleOptional, valueDequantScaleOptional,
+      blockTableOptional, actualSeqLengthsQueryOptional, actualSeqLengthsKvOptional, nullptr, scaleValue,
+      keyQuantMode, valueQuantMode, sparseBlockSize, const_cast<char*>(layoutQueryOptional),
+      const_cast<char*>(layoutKvOptional), sparseMode, preTokens, nextTokens, attentionMode,
+      quantScaleRepoMode, tileSize, ropeHeadDim, const_cast<aclTensor*>(attentionOutOut));
 }
 
 }  // namespace anycann

@@ -13,6 +13,7 @@
 #include "ops/norm/operands.h"
 #include "ops/quant/integer_matrix.h"
 #include "ops/quant/quant_param.h"
+#include "ops/quant/rounded.h"
 #include "ops/quant/scaled_product.h"
 
 namespace anycann {
@@ -49,13 +50,6 @@ struct Ffn {
   std::vector<int64_t> tokens;  // of a list on the host
   int x = -1, scale = -1, offset = -1, counts = -1, y = -1;
 };
-
-// A value as a device keeps it that computes in half precision.
-float Rounded(DType type, float v) {
-  return type == DType::kFloat16    ? static_cast<float>(Half(v))
-         : type == DType::kBFloat16 ? static_cast<float>(BFloat16(v))
-                                    : v;
-}
 
 // x [rows,K] -> y [rows,N] of floats.
 Status Multiply(const Run& t, const Ffn& f, const Layer& l, int64_t expert, const TensorView& x,

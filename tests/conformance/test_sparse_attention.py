@@ -237,3 +237,34 @@ def test_lightning_indexer_gradient(layout, dtype):
     for mine, leaf, n in zip(results, leaves, (q_lengths, k_lengths, q_lengths)):
         tolerance = {torch.float32: 1e-4, torch.float16: 2e-2, torch.bfloat16: 1e-1}[dtype]
         torch.testing.assert_close(mine.double(), pack(leaf.grad, n), rtol=tolerance, atol=tolerance)
+
+
+@pytest.mark.parametrize("operator", ["KvQuantSparseFlashAttention", "KvQuantSparseFlashAttentionV2"])
+@pytest.mark.parametrize("kv_layout", ["BSND", "PA_BSND"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_quantised_keys(dtype, kv_layout, operator):
+    torch.manual_seed(4)
+    tile, count, width = 16, 12, 64
+    q = torch.randn(B, S1, HEADS, width + ROPE).to(dtype)
+    levels, rope, scales = torch.randint(-127, 128, (B, S2, 1, width), dtype=torch.int8), torch.randn(B, S2, 1, ROPE).to(dtype), torch.rand(B, S2, 1, width // tile) / 60
+    rows = torch.cat([levels, rope.view(torch.int8), scales.view(torch.int8)], -1)
+    plain = (levels.unflatten(-1, (-1, tile)).double() * scales.double().unsqueeze(-1)).flatten(-2)
+    index = torch.stack([torch.randperm(S2)[:count] for _ in range(B * S1)]).to(torch.int32).reshape(B, S1, 1, count)
+    q_lengths, k_lengths = [S1, 3], [S2, 30]
+    sinks = torch.randn(HEADS) if operator.endswith("V2") else None
+    expected = attend(q.double(), torch.cat([plain, rope.double()], -1), plain, index, 1, 0.2, True, q_lengths, k_lengths, None if sinks is None else sinks.double())
+    table, keys = None, rows
+    if kv_layout == "PA_BSND":
+        page, columns = 8, 5
+        table, keys = torch.randperm(B * columns).reshape(B, columns).to(torch.int32), torch.zeros(B * columns, page, 1, rows.shape[-1], dtype=torch.int8)
+        for b in range(B):
+            for p in range(S2):
+                keys[table[b, p // page], p % page] = rows[b, p]
+    out, extra = torch.empty(B, S1, HEADS, width, dtype=dtype), (sinks,) if sinks is not None else ()
+    aclnn.call(operator, q, keys, keys, index, None, None, table, ints(q_lengths), ints(k_lengths), *extra, 0.2, 2, 2, 1, "BSND", kv_layout, 3, 2**62, 2**62, 2, 1, tile,
+               ROPE, out)
+    for b, (o, _, _) in enumerate(expected):
+        near(out[b, :q_lengths[b]], o, dtype)
+    with pytest.raises(aclnn.Failed, match="key is .*expected rows of 120 int8: 64 levels, 16 numbers of query's type and 6 scales"):
+        aclnn.call(operator, q, keys, keys, index, None, None, table, ints(q_lengths), ints(k_lengths), *extra, 0.2, 2, 2, 1, "BSND", kv_layout, 3, 2**62, 2**62, 2, 1, 12,
+                   ROPE, out)

@@ -113,7 +113,10 @@ def test_multi_head_attention(dropout, biased, wide):
 
 
 def mla_reference(x, w_dq, w_uq_qr, w_uk, w_dkv_kr, gamma_q, gamma_k, sin, cos, epsilon, smooth=None, dequant=None):
-    """Query, its rotary part, and each token's rows of the two caches, in float64."""
+    """Query, its rotary part, and each token's rows of the two caches: float64 within a step, bfloat16 between the
+    query's steps, as the operator is defined. (With 8-bit levels a rounding more or less moves a level.)"""
+    between = lambda v: v.bfloat16().double()
+
     def norm(v, gamma):
         return v / torch.sqrt((v * v).mean(-1, keepdim=True) + epsilon) * gamma.double()
 
@@ -126,16 +129,16 @@ def mla_reference(x, w_dq, w_uq_qr, w_uk, w_dkv_kr, gamma_q, gamma_k, sin, cos, 
         return pairs * c + torch.cat((-pairs[..., half:], pairs[..., :half]), -1) * s
 
     n, d, low = w_uk.shape
-    compressed = norm(x.double() @ w_dq.double(), gamma_q)
+    compressed = norm(between(x.double() @ w_dq.double()), gamma_q)
     if dequant is not None:
         smoothed = compressed * (1 if smooth is None else smooth.double())
         scale = smoothed.abs().amax(-1, keepdim=True) / 127
         both = (smoothed / scale).round() @ w_uq_qr.double() * scale * dequant.double()
     else:
-        both = compressed @ w_uq_qr.double()
+        both = between(between(compressed) @ w_uq_qr.double())
     both = both.unflatten(-1, (n, -1))
     key = x.double() @ w_dkv_kr.double()
-    query = torch.einsum("tnd,ndh->tnh", both[..., :d], w_uk.double())
+    query = torch.einsum("tnd,ndh->tnh", between(both[..., :d]), w_uk.double())
     return query, turn(both[..., d:]), norm(key[:, :low], gamma_k), turn(key[:, low:])
 
 
