@@ -8,6 +8,7 @@
 #include "ops/call.h"
 #include "ops/elementwise/map.h"
 #include "ops/operand.h"
+#include "ops/overlap.h"
 #include "ops/resample/plane_map.h"
 
 namespace anycann {
@@ -203,6 +204,7 @@ Status aclnn::ConstantPadNd(Call& call, const aclTensor* self, const aclIntArray
   RETURN_IF_ERROR(ReadPadding(call, pad, s.rank, pairs, &p));
   RETURN_IF_ERROR(CheckPadded(call, s, p, out, "out"));
   RETURN_IF_ERROR(call.RequireCastable(s.dtype, out, "out"));
+  RETURN_IF_ERROR(RequireApart(call, out, "out", self, "self"));
   if (out->view.empty()) return call.Nothing();
   const Element element = ElementOf(value->value, out->view.dtype);
   return call.Launch({In(self), Out(out)}, Cost{0, static_cast<double>(s.nbytes() + out->view.nbytes())},
