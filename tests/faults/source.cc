@@ -140,10 +140,12 @@ void LearnShape(std::string_view rest, std::string_view expected, Repair* r) {
   } else if (Has(rest, " values, expected ") || Has(rest, " tensors, expected ") ||
              Has(rest, " tensors: one is supported") || Has(rest, " members, expected ")) {
     SetRange(expected, &r->least_count, &r->most_count);
+    const std::vector<int64_t> numbers = Integers(expected);  // "2 for each of 5" or "one for each of 5"
+    if (Has(expected, " for each of ") && numbers.size() > 1) r->least_count *= numbers[1];
     if (Has(expected, " for each of "))
-      r->least_count = r->most_count = std::min<int64_t>(32, r->least_count * Integers(expected)[1]);
+      r->least_count = r->most_count = std::min<int64_t>(32, r->least_count);
     if (expected.empty()) r->least_count = r->most_count = 1;
-    if (Integers(expected).empty() && Has(expected, " and ")) r->least_count = r->most_count = 2;
+    if (numbers.empty() && Has(expected, " and ")) r->least_count = r->most_count = 2;
   }
 }
 
