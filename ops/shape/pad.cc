@@ -32,9 +32,11 @@ Status ReadPadding(Call& call, const aclIntArray* pad, int rank, int pairs, Padd
 
 Status CheckPadded(Call& call, const TensorView& self, const Padding& p, const aclTensor* out,
                    const char* name) {
+  constexpr int64_t kMost = int64_t{1} << 60;  // sums of coordinates and paddings don't overflow below it
   int64_t expected[kMaxRank];
   for (int i = 0; i < self.rank; ++i) {
-    if (__builtin_add_overflow(self.dims[i], p.before[i], &expected[i]) ||
+    if (std::max(p.before[i], p.after[i]) > kMost || std::min(p.before[i], p.after[i]) < -kMost ||
+        __builtin_add_overflow(self.dims[i], p.before[i], &expected[i]) ||
         __builtin_add_overflow(expected[i], p.after[i], &expected[i]) || expected[i] < 0)
       return call.Invalid("padding {} and {} of dimension {} doesn't fit its size {}", p.before[i],
                           p.after[i], i, self.dims[i]);
