@@ -26,8 +26,8 @@ enum class ScratchSlot : int {
 };
 
 // At least `bytes` of 64-byte aligned memory of this thread, nullptr when memory is exhausted. Contents are
-// undefined; with ANYCANN_POISON=1 in the environment they are NaN, so that a kernel that reads what it did not
-// write shows in tests.
+// undefined; with ANYCANN_POISON=1 in the environment they are NaN, so that a kernel that reads what it did
+// not write shows in tests.
 ANYCANN_API void* ThreadScratch(ScratchSlot slot, size_t bytes);
 
 }  // namespace anycann

@@ -48,7 +48,8 @@ class Forward {
     if (rows_ <= kFewRows) return RunFewRows();
     const int64_t items = a_.batches * a_.kv_heads, bytes = (k_floats_ + v_floats_) * 4;
     const int64_t piece = std::clamp<int64_t>(kPackedBytes / std::max<int64_t>(1, bytes), 1, items);
-    float* packed = static_cast<float*>(ThreadScratch(ScratchSlot::kShared, static_cast<size_t>(piece * bytes)));
+    float* packed =
+        static_cast<float*>(ThreadScratch(ScratchSlot::kShared, static_cast<size_t>(piece * bytes)));
     if (packed == nullptr) return false;
     std::atomic<bool> ok{true};
     const int64_t blocks = (rows_ + kBlockRows - 1) / kBlockRows;
@@ -105,8 +106,8 @@ class Forward {
 
   // A block of keys or values as floats.
   float* RowBuffer() const {
-    return static_cast<float*>(
-        ThreadScratch(ScratchSlot::kRight, static_cast<size_t>(kBlockKeys * std::max(a_.dim, a_.value_dim)) * 4));
+    return static_cast<float*>(ThreadScratch(
+        ScratchSlot::kRight, static_cast<size_t>(kBlockKeys * std::max(a_.dim, a_.value_dim)) * 4));
   }
 
   Row RowAt(int64_t kv_head, const SequencePair& p, int64_t row) const {
@@ -136,7 +137,7 @@ class Forward {
     const int64_t left = kBlockRows * (a_.dim + kBlockKeys);
     float* memory = static_cast<float*>(
         ThreadScratch(ScratchSlot::kOuter,
-                static_cast<size_t>(kBlockRows * (a_.dim + kBlockKeys + value_width_) + left) * 4));
+                      static_cast<size_t>(kBlockRows * (a_.dim + kBlockKeys + value_width_) + left) * 4));
     if (memory == nullptr) return false;
     w->query = memory;
     w->s = memory + kBlockRows * a_.dim;
