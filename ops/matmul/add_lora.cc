@@ -1,5 +1,6 @@
 // AddLora: y plus the product of each row of x with the low-rank weights that its index names.
 #include <algorithm>
+#include <vector>
 
 #include "aclnn_ops.h"
 #include "base/parallel.h"
@@ -62,15 +63,15 @@ Status aclnn::AddLora(Call& call, const aclTensor* y, const aclTensor* x, const 
                            return Error(kParamInvalid, "{}: indices has {}, expected a value below {}",
                                         t.plan().name, index[r], adapters);
                        ParallelFor(rows, 1, [&](int64_t begin, int64_t end) {
-                         const Scratch<float> low(rank);
+                         std::vector<float> low(static_cast<size_t>(rank));
                          for (int64_t r = begin; r < end; ++r) {
                            std::copy_n(before.get() + r * columns, columns, sum.get() + r * columns);
-                           if (index[r] < 0 || !low.ok()) continue;
+                           if (index[r] < 0) continue;
                            const float* row = x.get() + r * width;
                            if (wa.get() != nullptr) {
                              for (int64_t i = 0; i < rank; ++i)
                                low[i] = DotProduct(wa.get() + (index[r] * rank + i) * width, row, width);
-                             row = low.get();
+                             row = low.data();
                            }
                            for (int64_t i = 0; i < wide; ++i)
                              sum[r * columns + yOffset + i] +=

@@ -5,13 +5,27 @@
 #include "ops/quant/int4.h"
 
 namespace anycann {
+namespace {
+
+Status RefuseType(Call& call, const aclTensor* t, const char* name) {
+  return call.Invalid("{} has type {}, expected int8, int4 or int32 (eight int4)", name, Name(t->view.dtype));
+}
+
+}  // namespace
 
 Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
                          Arg* arg) {
+  if (IsFloating(t->view.dtype)) return RefuseType(call, t, name);
+  return ReadWeight(call, t, name, transpose, m, arg);
+}
+
+Status ReadWeight(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
+                  Arg* arg) {
   RETURN_IF_ERROR(call.RequireRank(t, name, 2, kMaxRank));
   TensorView v = t->view;
-  if (v.dtype != DType::kInt8 && v.dtype != DType::kInt4 && v.dtype != DType::kInt32)
-    return call.Invalid("{} has type {}, expected int8, int4 or int32 (eight int4)", name, Name(v.dtype));
+  const bool floats = IsFloating(v.dtype);
+  if (!floats && v.dtype != DType::kInt8 && v.dtype != DType::kInt4 && v.dtype != DType::kInt32)
+    return RefuseType(call, t, name);
   FractalNz nz;
   m->nz = FractalNz::Of(t, &nz);
   if (m->nz && !nz.Holds(v))
@@ -25,10 +39,10 @@ Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool 
   const bool single = v.dims[last] == 1 && v.dims[last - 1] == 1;
   m->columns_first =
       v.strides[last - 1] == 1 && (v.strides[last] != 1 || v.dims[last - 1] == 1) && !(single && !transpose);
-  m->four_bits = v.dtype != DType::kInt8;
+  m->four_bits = !floats && v.dtype != DType::kInt8;
   m->packed = v.dtype == DType::kInt32 ? 8 : 1;
   m->stored = m->view = v;
-  m->view.dtype = DType::kInt8;
+  if (!floats) m->view.dtype = DType::kInt8;
   int64_t& inner = m->view.dims[m->columns_first ? last - 1 : last];
   if (inner > (int64_t{1} << 40)) return call.Invalid("{} has shape {}, too large", name, ShapeString(v));
   inner *= m->packed;
@@ -43,8 +57,8 @@ Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool 
   return Status();
 }
 
-Status ResolveIntegerMatrix(const char* op, const IntegerMatrix& m, const TensorView& operand,
-                            Buffer<int8_t>* memory, TensorView* numbers) {
+Status ResolveWeight(const char* op, const IntegerMatrix& m, const TensorView& operand,
+                     Buffer<int8_t>* memory, TensorView* numbers) {
   TensorView from = m.nz ? FractalNz::Unpack(operand, m.stored, m.nz_transposed) : operand;
   if (from.data == nullptr && !from.empty()) return Error(kBadAlloc, "{}: no memory to unpack a weight", op);
   if (!m.four_bits) {
@@ -71,32 +85,6 @@ Status ResolveIntegerMatrix(const char* op, const IntegerMatrix& m, const Tensor
     }
   });
   *numbers = m.columns_first ? to.Transpose(last - 1, last) : to;
-  return Status();
-}
-
-Status ReadWeight(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
-                  Arg* arg) {
-  if (!IsFloating(t->view.dtype)) return ReadIntegerMatrix(call, t, name, transpose, m, arg);
-  RETURN_IF_ERROR(call.RequireRank(t, name, 2, kMaxRank));
-  const int rank = t->view.rank;
-  const TensorView v = transpose ? t->view.Transpose(rank - 2, rank - 1) : t->view;
-  FractalNz nz;
-  m->nz = FractalNz::Of(t, &nz);
-  if (m->nz && !nz.Holds(t->view))
-    return call.Invalid("{} has shape {}, which its storage {} in FRACTAL_NZ doesn't hold", name,
-                        ShapeString(v), ShapeString(nz.storage));
-  m->nz_transposed = m->nz && nz.transposed != transpose;
-  m->view = m->stored = v;
-  *arg = In(t, m->nz ? nz.storage : v);
-  return Status();
-}
-
-Status ResolveWeight(const char* op, const IntegerMatrix& m, const TensorView& operand,
-                     Buffer<int8_t>* memory, TensorView* numbers) {
-  if (!IsFloating(m.stored.dtype)) return ResolveIntegerMatrix(op, m, operand, memory, numbers);
-  *numbers = m.nz ? FractalNz::Unpack(operand, m.stored, m.nz_transposed) : operand;
-  if (numbers->data == nullptr && !numbers->empty())
-    return Error(kBadAlloc, "{}: no memory to unpack a weight", op);
   return Status();
 }
 

@@ -1,5 +1,5 @@
-// Matrices of quantised integers as operands: int8, int4 or eight int4 in an int32, in row-major order,
-// transposed, or in FRACTAL_NZ. Kernels see int8.
+// Weights and matrices of quantised integers as operands: int8, int4 or eight int4 in an int32, in row-major
+// order, transposed, or in FRACTAL_NZ. Kernels see int8.
 #pragma once
 
 #include "ops/call.h"
@@ -22,15 +22,12 @@ struct IntegerMatrix {
 // Reads what the client gave; `transpose`: the operator's own flag. The operand of the Plan goes to `arg`.
 Status ReadIntegerMatrix(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
                          Arg* arg);
-
-// The numbers as int8 with dims of `view`, in the client's memory or in `memory`.
-Status ResolveIntegerMatrix(const char* op, const IntegerMatrix& m, const TensorView& operand,
-                            Buffer<int8_t>* memory, TensorView* numbers);
-
-// The same for a weight that may hold floats too; those stay as they are. Uses the calling thread's scratch
-// for FRACTAL_NZ: use the numbers before the next weight is resolved.
+// The same for a weight that may hold floats too; those stay as they are.
 Status ReadWeight(Call& call, const aclTensor* t, const char* name, bool transpose, IntegerMatrix* m,
                   Arg* arg);
+
+// The numbers, integers as int8, with dims of `view`, in the client's memory or in `memory`. Uses the calling
+// thread's scratch for FRACTAL_NZ: use the numbers before the next weight is resolved.
 Status ResolveWeight(const char* op, const IntegerMatrix& m, const TensorView& operand,
                      Buffer<int8_t>* memory, TensorView* numbers);
 

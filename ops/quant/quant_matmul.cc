@@ -86,8 +86,8 @@ Status RunQuantMatmul(const Run& t, const IntegerMatrix& x1, const IntegerMatrix
   const char* op = t.plan().name;
   Buffer<int8_t> left, right;
   TensorView a, b;
-  RETURN_IF_ERROR(ResolveIntegerMatrix(op, x2, t[at.x2], &right, &b));
-  RETURN_IF_ERROR(ResolveIntegerMatrix(op, x1, t[at.x1], &left, &a));
+  RETURN_IF_ERROR(ResolveWeight(op, x2, t[at.x2], &right, &b));
+  RETURN_IF_ERROR(ResolveWeight(op, x1, t[at.x1], &left, &a));
   const QuantScales x2_scale(t[at.x2_scale]);
   const Values<float> x1_scale = at.x1_scale >= 0 ? Values<float>(t[at.x1_scale]) : Values<float>();
   if (!x2_scale.ok() || !x1_scale.ok()) return ScratchFailed(op);

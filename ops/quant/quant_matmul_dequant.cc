@@ -56,7 +56,7 @@ Status RunDequant(const Run& t, const IntegerMatrix& w, const DequantPlaces& at)
   const char* op = t.plan().name;
   Buffer<int8_t> memory;
   TensorView weight;
-  RETURN_IF_ERROR(ResolveIntegerMatrix(op, w, t[at.weight], &memory, &weight));
+  RETURN_IF_ERROR(ResolveWeight(op, w, t[at.weight], &memory, &weight));
   const int64_t rows = t[at.x].dims[0], k = t[at.x].dims[1];
   const Scratch<int8_t> left(rows * k);
   const Scratch<float> row_scale(rows);

@@ -17,8 +17,8 @@ Status RunReduceSum(const Run& t, const IntegerMatrix& x1, const IntegerMatrix& 
   const char* op = t.plan().name;
   Buffer<int8_t> left, right;
   TensorView a, b;
-  RETURN_IF_ERROR(ResolveIntegerMatrix(op, x2, t[1], &right, &b));
-  RETURN_IF_ERROR(ResolveIntegerMatrix(op, x1, t[0], &left, &a));
+  RETURN_IF_ERROR(ResolveWeight(op, x2, t[1], &right, &b));
+  RETURN_IF_ERROR(ResolveWeight(op, x1, t[0], &left, &a));
   const int64_t batch = a.dims[0], m = a.dims[1], n = b.dims[2];
   const Values<float> row(t[2]);
   const Scratch<int32_t> sums(m * n);
