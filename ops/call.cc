@@ -72,6 +72,23 @@ Status Call::RequireDType(const aclTensor* t, const char* name, DType dtype) con
   return Invalid("{} has type {}, expected {}", name, Name(t->view.dtype), Name(dtype));
 }
 
+Status Call::RequireFloating(const aclTensor* t, const char* name) const {
+  if (IsFloating(t->view.dtype)) return Status();
+  return Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+}
+
+Status Call::RequireFloating(const aclTensor* t, const char* name,
+                             std::initializer_list<int64_t> dims) const {
+  RETURN_IF_ERROR(RequireShape(t, name, dims.begin(), static_cast<int>(dims.size())));
+  return RequireFloating(t, name);
+}
+
+Status Call::RequireFloats(const aclTensor* t, const char* name, int64_t count) const {
+  if (t->view.numel() != count)
+    return Invalid("{} has shape {}, expected {} elements", name, ShapeString(t->view), count);
+  return RequireFloating(t, name);
+}
+
 Status Call::RequireRank(const aclTensor* t, const char* name, int min_rank, int max_rank) const {
   if (t->view.rank >= min_rank && t->view.rank <= max_rank) return Status();
   return Invalid(

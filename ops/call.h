@@ -80,6 +80,10 @@ class ANYCANN_API Call {
   Status RequireSameShape(const aclTensor* t, const char* name, const aclTensor* like,
                           const char* like_name) const;
   Status RequireDType(const aclTensor* t, const char* name, DType dtype) const;
+  Status RequireFloating(const aclTensor* t, const char* name) const;
+  Status RequireFloating(const aclTensor* t, const char* name, std::initializer_list<int64_t> dims) const;
+  // So many elements of a floating type, in any shape.
+  Status RequireFloats(const aclTensor* t, const char* name, int64_t count) const;
   Status RequireRank(const aclTensor* t, const char* name, int min_rank, int max_rank) const;
   // Wraps a negative dim and checks its range; a 0-d tensor accepts 0 and -1.
   Status WrapDim(int64_t dim, int rank, const char* name, int* wrapped) const;
@@ -120,6 +124,9 @@ class ANYCANN_API Call {
   const char* op_;
   aclOpExecutor* executor_;
 };
+
+// An optional tensor, nullptr if it isn't there or has nothing.
+inline const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 // "self [2,3] float32": how error messages describe a tensor.
 ANYCANN_API std::string Describe(const aclTensor* t);

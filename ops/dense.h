@@ -120,6 +120,9 @@ class Values {
     p_ = copy_.get();
     if (copy_.ok()) CopyCast(TensorView::Contiguous(copy_.get(), kDTypeOf<T>, v.dims, v.rank), v);
   }
+  // Operand i of a run; no values for an absent one (i < 0).
+  template <class Operands>
+  Values(const Operands& run, int i) : Values(i < 0 ? Values() : Values(run[i])) {}
   bool ok() const { return !needed_ || p_ != nullptr; }
   const T* get() const { return p_; }  // nullptr when the parameter is absent
   T operator[](int64_t i) const { return p_[i]; }

@@ -9,8 +9,6 @@ Status RequireAbsent(Call& call, const aclTensor* t, const char* name) {
   return t == nullptr || t->view.numel() == 0 ? Status() : call.Invalid("{} is not supported", name);
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 Status LaunchForward(Call& call, const FlashParameters& p) {
   FlashPlan plan;
   Arg args[kFlashOperands];

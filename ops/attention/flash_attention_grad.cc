@@ -11,8 +11,6 @@ Status RequireAbsent(Call& call, const aclTensor* t, const char* name) {
   return t == nullptr || t->view.numel() == 0 ? Status() : call.Invalid("{} is not supported", name);
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 struct Outputs {
   const aclTensor* dy = nullptr;
   const aclTensor* dq = nullptr;

@@ -28,8 +28,7 @@ struct Sequences {
 
 Status ReadSequences(const Run& t, const DeltaRule& d, Sequences* s) {
   const char* op = t.plan().name;
-  const auto read = [&](int i) { return i >= 0 ? Values<int64_t>(t[i]) : Values<int64_t>(); };
-  const Values<int64_t> lengths = read(d.lengths), index = read(d.index), accepted = read(d.accepted);
+  const Values<int64_t> lengths(t, d.lengths), index(t, d.index), accepted(t, d.accepted);
   if (!lengths.ok() || !index.ok() || !accepted.ok()) return ScratchFailed(op);
   int64_t begin = 0;
   for (int64_t b = 0; b < d.batches; ++b) {
@@ -82,11 +81,9 @@ void Step(const DeltaRule& d, const Head& h, float* __restrict state, float* __r
 Status RunDeltaRule(const Run& t, const DeltaRule& d) {
   Sequences s;
   RETURN_IF_ERROR(ReadSequences(t, d, &s));
-  const auto read = [&](int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); };
-  const Values<float> q(t[d.query]), k(t[d.key]), v(t[d.value]), beta = read(d.beta), g = read(d.g),
-                                                                 gk = read(d.gk);
+  const Values<float> q(t[d.query]), k(t[d.key]), v(t[d.value]), beta(t, d.beta), g(t, d.g), gk(t, d.gk);
   // Recurrent: states in place. By chunks: from initial ones (or zeros) to final ones.
-  const Values<float> initial = read(d.state);
+  const Values<float> initial(t, d.state);
   const int to = d.final_state >= 0 ? d.final_state : d.state;
   const int64_t size = d.dv * d.dk;
   const Scratch<float> states(t[to].numel()), out(d.tokens * d.heads * d.dv);
@@ -128,18 +125,11 @@ Status RunDeltaRule(const Run& t, const DeltaRule& d) {
   return Status();
 }
 
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, std::initializer_list<int64_t> dims) {
-  RETURN_IF_ERROR(call.RequireShape(t, name, dims.begin(), static_cast<int>(dims.size())));
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
 Status RequireIntegers(Call& call, const aclTensor* t, const char* name, int64_t count) {
   if (t->view.numel() == count && IsInteger(t->view.dtype)) return Status();
   return call.Invalid("{} has shape {} and type {}, expected {} integers", name, ShapeString(t->view),
                       Name(t->view.dtype), count);
 }
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 struct DeltaTensors {
   const aclTensor *query, *key, *value, *beta, *lengths, *index, *g, *gk, *accepted, *out;
@@ -153,19 +143,19 @@ Status ReadDeltaRule(Call& call, const DeltaTensors& x, const aclTensor* state, 
   d->tokens = q.dims[0], d->key_heads = q.dims[1], d->dk = q.dims[2];
   d->heads = v.dims[1], d->dv = v.dims[2];
   d->scale = static_cast<float>(scale);
-  RETURN_IF_ERROR(RequireFloats(call, x.query, "query", {d->tokens, d->key_heads, d->dk}));
-  RETURN_IF_ERROR(RequireFloats(call, x.key, "key", {d->tokens, d->key_heads, d->dk}));
-  RETURN_IF_ERROR(RequireFloats(call, x.value, "value", {d->tokens, d->heads, d->dv}));
-  RETURN_IF_ERROR(RequireFloats(call, x.out, "out", {d->tokens, d->heads, d->dv}));
+  RETURN_IF_ERROR(call.RequireFloating(x.query, "query", {d->tokens, d->key_heads, d->dk}));
+  RETURN_IF_ERROR(call.RequireFloating(x.key, "key", {d->tokens, d->key_heads, d->dk}));
+  RETURN_IF_ERROR(call.RequireFloating(x.value, "value", {d->tokens, d->heads, d->dv}));
+  RETURN_IF_ERROR(call.RequireFloating(x.out, "out", {d->tokens, d->heads, d->dv}));
   if (d->key_heads < 1 || d->heads < 1 || d->heads % d->key_heads != 0 || d->dk < 1 || d->dv < 1)
     return call.Invalid("query has shape {} and value {}: {} heads are not a multiple of {}", ShapeString(q),
                         ShapeString(v), d->heads, d->key_heads);
-  if (x.beta != nullptr) RETURN_IF_ERROR(RequireFloats(call, x.beta, "beta", {d->tokens, d->heads}));
-  if (x.g != nullptr) RETURN_IF_ERROR(RequireFloats(call, x.g, "g", {d->tokens, d->heads}));
-  if (x.gk != nullptr) RETURN_IF_ERROR(RequireFloats(call, x.gk, "gk", {d->tokens, d->heads, d->dk}));
+  if (x.beta != nullptr) RETURN_IF_ERROR(call.RequireFloating(x.beta, "beta", {d->tokens, d->heads}));
+  if (x.g != nullptr) RETURN_IF_ERROR(call.RequireFloating(x.g, "g", {d->tokens, d->heads}));
+  if (x.gk != nullptr) RETURN_IF_ERROR(call.RequireFloating(x.gk, "gk", {d->tokens, d->heads, d->dk}));
   RETURN_IF_ERROR(call.RequireRank(state, state_name, 4, 4));
   d->states = state->view.dims[0];
-  RETURN_IF_ERROR(RequireFloats(call, state, state_name, {d->states, d->heads, d->dv, d->dk}));
+  RETURN_IF_ERROR(call.RequireFloating(state, state_name, {d->states, d->heads, d->dv, d->dk}));
   d->batches = x.lengths != nullptr ? x.lengths->view.numel() : x.index == nullptr ? d->states : d->tokens;
   if (x.lengths != nullptr) RETURN_IF_ERROR(RequireIntegers(call, x.lengths, "actualSeqLengths", d->batches));
   if (x.index != nullptr) RETURN_IF_ERROR(RequireIntegers(call, x.index, "ssmStateIndices", d->tokens));
@@ -242,7 +232,7 @@ Status aclnn::ChunkGatedDeltaRule(Call& call, const aclTensor* query, const aclT
   RETURN_IF_ERROR(ReadDeltaRule(call, x, finalState, "finalState", scaleValue, &d));
   const aclTensor* initial = Given(initialState);
   if (initial != nullptr)
-    RETURN_IF_ERROR(RequireFloats(call, initial, "initialState", {d.states, d.heads, d.dv, d.dk}));
+    RETURN_IF_ERROR(call.RequireFloating(initial, "initialState", {d.states, d.heads, d.dv, d.dk}));
   if (d.batches == 0) return call.Nothing();
   return LaunchDeltaRule(call, x, initial, nullptr, finalState, d);
 }

@@ -104,16 +104,16 @@ struct LossRun {
   LossRun(const Run& t, const LossPlan& p)
       : q(t[p.q]),
         k(t[p.k]),
+        q_rope(t, p.q_rope),
+        k_rope(t, p.k_rope),
         max(t[p.max]),
         sum(t[p.sum]),
+        max_index(t, p.max_index),
+        sum_index(t, p.sum_index),
         query(t[p.indexer.query]),
         key(t[p.indexer.key]),
-        weights(t[p.indexer.weights]) {
-    for (const auto& [v, i] : {std::pair{&q_rope, p.q_rope}, std::pair{&k_rope, p.k_rope},
-                               std::pair{&max_index, p.max_index}, std::pair{&sum_index, p.sum_index}})
-      if (i >= 0) *v = Values<float>(t[i]);
-    if (p.named >= 0) named = Values<int32_t>(t[p.named]);
-  }
+        weights(t[p.indexer.weights]),
+        named(t, p.named) {}
   bool ok() const {
     for (const Values<float>* v :
          {&q, &k, &q_rope, &k_rope, &max, &sum, &max_index, &sum_index, &query, &key, &weights})
@@ -227,8 +227,7 @@ Status RunLoss(const Run& t, const LossPlan& p) {
 }
 
 Status RequireFloats(Call& call, const aclTensor* t, const char* name, int64_t numbers, const char* what) {
-  if (!IsFloating(t->view.dtype))
-    return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(t, name));
   if (t->view.numel() != numbers)
     return call.Invalid("{} has shape {}, expected {} numbers: {}", name, ShapeString(t->view), numbers,
                         what);

@@ -48,8 +48,6 @@ struct InferencePlan {
   }
 };
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 class Planner {
  public:
   Planner(Call& call, const InferenceParameters& p, InferencePlan* plan)
@@ -768,8 +766,7 @@ class InferenceRun {
 
   Status Quantise(const TensorView& wide) {
     const Values<float> scale(t_[plan_.at.out_scale]);
-    const Values<float> offset =
-        plan_.at.out_offset >= 0 ? Values<float>(t_[plan_.at.out_offset]) : Values<float>();
+    const Values<float> offset(t_, plan_.at.out_offset);
     if (!scale.ok() || !offset.ok()) return ScratchFailed(t_.plan().name);
     const bool each = t_[plan_.at.out_scale].numel() > 1;
     const bool each_offset = plan_.at.out_offset >= 0 && t_[plan_.at.out_offset].numel() > 1;

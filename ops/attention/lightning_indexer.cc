@@ -37,14 +37,13 @@ struct IndexerRun {
   IndexerRun(const Run& t, const Indexer& x)
       : query(t[x.query]),
         weights(t[x.weights]),
+        query_scale(t, x.query_scale),
         key(t[x.key]),
         key_reader(key.view()),
+        key_scale(t, x.key_scale),
+        table(t, x.table),
         queries(x.queries),
-        keys(x.keys) {
-    if (x.query_scale >= 0) query_scale = Values<float>(t[x.query_scale]);
-    if (x.key_scale >= 0) key_scale = Values<float>(t[x.key_scale]);
-    if (x.table >= 0) table = Values<int32_t>(t[x.table]);
-  }
+        keys(x.keys) {}
   bool ok() const {
     return query.ok() && weights.ok() && query_scale.ok() && key.ok() && key_scale.ok() && table.ok();
   }
@@ -172,8 +171,6 @@ struct IndexerTensors {
   const char *q_layout = nullptr, *k_layout = nullptr;
   int64_t count = 0, sparse_mode = 0;
 };
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 Status RequireType(Call& call, const aclTensor* t, const char* name, bool integers) {
   if (integers ? IsInteger(t->view.dtype) : IsFloating(t->view.dtype)) return Status();

@@ -58,8 +58,6 @@ struct MlaPrologPlan {
   int64_t tiles() const { return (low_key + tile - 1) / tile; }
 };
 
-Values<float> Optional(const Run& t, int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); }
-
 TensorView Floats(const Scratch<float>& s, int64_t rows, int64_t columns) {
   return TensorView::Contiguous(s.get(), DType::kFloat, {rows, columns});
 }
@@ -102,7 +100,7 @@ Status ReadSlots(const Run& t, const MlaPrologPlan& p, int64_t* slots) {
     return Status();
   }
   const Values<int64_t> index(t[p.index]);
-  const Values<int64_t> ends = p.lengths >= 0 ? Values<int64_t>(t[p.lengths]) : Values<int64_t>();
+  const Values<int64_t> ends(t, p.lengths);
   if (!index.ok() || !ends.ok()) return ScratchFailed(t.plan().name);
   const int64_t entries = t[p.index].numel();
   const int64_t batches = p.lengths >= 0 ? t[p.lengths].numel() : p.batches;
@@ -170,7 +168,7 @@ Status RunKey(const Run& t, const MlaPrologPlan& p, const TensorView& x, const f
   if (p.kv_cache < 0 && p.kr_cache < 0) return Status();
   const Scratch<float> low(p.tokens * p.key_width());
   const Scratch<int64_t> slots(p.tokens);
-  const Values<float> gamma(t[p.gamma_ckv]), clip = Optional(t, p.clip_alpha);
+  const Values<float> gamma(t[p.gamma_ckv]), clip(t, p.clip_alpha);
   if (!low.ok() || !slots.ok() || !gamma.ok() || !clip.ok()) return ScratchFailed(t.plan().name);
   RETURN_IF_ERROR(ReadSlots(t, p, slots.get()));
   RETURN_IF_ERROR(Project(t, x, p.w_dkv_kr, scale_x, p.scale_w_dkv_kr, Floats(low, p.tokens, p.key_width())));
@@ -204,7 +202,7 @@ Status ProjectUp(const Run& t, const MlaPrologPlan& p, const Scratch<float>& nor
     if (p.norm >= 0) StoreValues(t[p.norm], norm.get());
     return Project(t, rows, p.w_uq_qr, nullptr, -1, both);
   }
-  const Values<float> smooth = Optional(t, p.smooth);
+  const Values<float> smooth(t, p.smooth);
   const Scratch<int8_t> levels(p.tokens * p.low_query);
   const Scratch<float> scales(p.tokens);
   if (!smooth.ok() || !levels.ok() || !scales.ok()) return ScratchFailed(t.plan().name);
@@ -247,7 +245,7 @@ Status RunQuery(const Run& t, const MlaPrologPlan& p, const TensorView& x, const
                 const Angles& angles) {
   const int64_t width = p.heads * p.head_width(), count = p.tokens * p.heads;
   const Scratch<float> low(p.tokens * p.low_query), both(p.tokens * width), scales(count);
-  const Values<float> gamma(t[p.gamma_cq]), cache_scale = Optional(t, p.scale_ckv);
+  const Values<float> gamma(t[p.gamma_cq]), cache_scale(t, p.scale_ckv);
   const DenseOutput turned(t[p.query_rope]);
   if (!low.ok() || !both.ok() || !scales.ok() || !gamma.ok() || !cache_scale.ok() || !turned.ok())
     return ScratchFailed(t.plan().name);
@@ -290,7 +288,7 @@ Status RunQuery(const Run& t, const MlaPrologPlan& p, const TensorView& x, const
 
 Status RunMlaProlog(const Run& t, const MlaPrologPlan& p) {
   const DenseInput x(t[p.x]);
-  const Values<float> scale_x = Optional(t, p.scale_x), sin(t[p.sin]), cos(t[p.cos]);
+  const Values<float> scale_x(t, p.scale_x), sin(t[p.sin]), cos(t[p.cos]);
   if (!x.ok() || !scale_x.ok() || !sin.ok() || !cos.ok()) return ScratchFailed(t.plan().name);
   const TensorView rows = TensorView::Contiguous(x.view().data, x.view().dtype, {p.tokens, p.hidden});
   const Angles angles{sin.get(), cos.get()};
@@ -302,13 +300,6 @@ Status RequireElements(Call& call, const aclTensor* t, const char* name, int64_t
   if (t->view.numel() == elements) return Status();
   return call.Invalid("{} has shape {}, expected {} elements", name, ShapeString(t->view), elements);
 }
-// The same of a floating type.
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, int64_t elements) {
-  RETURN_IF_ERROR(RequireElements(call, t, name, elements));
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
-
 Status ReadSizes(Call& call, const Parameters& in, MlaPrologPlan* p) {
   RETURN_IF_ERROR(call.RequireRank(in.x, "tokenX", 2, 3));
   RETURN_IF_ERROR(call.RequireRank(in.w_dq, "weightDq", 2, 2));
@@ -329,13 +320,13 @@ Status ReadSizes(Call& call, const Parameters& in, MlaPrologPlan* p) {
   const int64_t uq_qr[] = {p->low_query, p->heads * p->head_width()}, dkv_kr[] = {p->hidden, p->key_width()};
   RETURN_IF_ERROR(call.RequireShape(in.w_uq_qr, "weightUqQr", uq_qr, 2));
   RETURN_IF_ERROR(call.RequireShape(in.w_dkv_kr, "weightDkvKr", dkv_kr, 2));
-  RETURN_IF_ERROR(RequireFloats(call, in.w_uk, "weightUk", uk.numel()));
-  RETURN_IF_ERROR(RequireFloats(call, in.gamma_cq, "rmsnormGammaCq", p->low_query));
-  RETURN_IF_ERROR(RequireFloats(call, in.gamma_ckv, "rmsnormGammaCkv", p->low_key));
-  RETURN_IF_ERROR(RequireFloats(call, in.sin, "ropeSin", p->tokens * p->rotary));
-  RETURN_IF_ERROR(RequireFloats(call, in.cos, "ropeCos", p->tokens * p->rotary));
+  RETURN_IF_ERROR(call.RequireFloats(in.w_uk, "weightUk", uk.numel()));
+  RETURN_IF_ERROR(call.RequireFloats(in.gamma_cq, "rmsnormGammaCq", p->low_query));
+  RETURN_IF_ERROR(call.RequireFloats(in.gamma_ckv, "rmsnormGammaCkv", p->low_key));
+  RETURN_IF_ERROR(call.RequireFloats(in.sin, "ropeSin", p->tokens * p->rotary));
+  RETURN_IF_ERROR(call.RequireFloats(in.cos, "ropeCos", p->tokens * p->rotary));
   RETURN_IF_ERROR(RequireElements(call, in.query, "queryOut", p->tokens * p->heads * p->low_key));
-  return RequireFloats(call, in.query_rope, "queryRopeOut", p->tokens * p->heads * p->rotary);
+  return call.RequireFloats(in.query_rope, "queryRopeOut", p->tokens * p->heads * p->rotary);
 }
 
 // A weight of integers comes with the scales of its columns, and x of integers with those of its rows.
@@ -347,7 +338,7 @@ Status CheckWeight(Call& call, const aclTensor* w, const char* name, const aclTe
   if (integers != (scale != nullptr))
     return call.Invalid("{} is {} and {} is {}: int8 goes with a scale", name, Describe(w), scale_name,
                         scale == nullptr ? "absent" : "given");
-  return integers ? RequireFloats(call, scale, scale_name, columns) : Status();
+  return integers ? call.RequireFloats(scale, scale_name, columns) : Status();
 }
 
 Status CheckQuantisation(Call& call, const Parameters& in, const MlaPrologPlan& p) {
@@ -366,7 +357,7 @@ Status CheckQuantisation(Call& call, const Parameters& in, const MlaPrologPlan& 
     if (in.w_uq_qr->view.dtype != DType::kInt8)
       return call.Invalid("smoothScalesCqOptional is given, but weightUqQr is {}: only an int8 one has it",
                           Describe(in.w_uq_qr));
-    RETURN_IF_ERROR(RequireFloats(call, in.smooth, "smoothScalesCqOptional", p.low_query));
+    RETURN_IF_ERROR(call.RequireFloats(in.smooth, "smoothScalesCqOptional", p.low_query));
   }
   const DType query = in.query->view.dtype;
   if (query != DType::kInt8 && !IsFloating(query))
@@ -375,7 +366,7 @@ Status CheckQuantisation(Call& call, const Parameters& in, const MlaPrologPlan& 
     if (in.query_levels_scale == nullptr)
       return call.Invalid("queryOut is int8, but dequantScaleQNopeOutOptional is absent");
     RETURN_IF_ERROR(
-        RequireFloats(call, in.query_levels_scale, "dequantScaleQNopeOutOptional", p.tokens * p.heads));
+        call.RequireFloats(in.query_levels_scale, "dequantScaleQNopeOutOptional", p.tokens * p.heads));
   }
   if (in.norm == nullptr) return Status();
   RETURN_IF_ERROR(RequireElements(call, in.norm, "queryNormOutOptional", p.tokens * p.low_query));
@@ -384,7 +375,7 @@ Status CheckQuantisation(Call& call, const Parameters& in, const MlaPrologPlan& 
     return call.Invalid("queryNormOutOptional has type {} with weightUqQr {}", Name(in.norm->view.dtype),
                         Describe(in.w_uq_qr));
   if (levels && in.norm_levels_scale != nullptr)
-    return RequireFloats(call, in.norm_levels_scale, "dequantScaleQNormOutOptional", p.tokens);
+    return call.RequireFloats(in.norm_levels_scale, "dequantScaleQNormOutOptional", p.tokens);
   return Status();
 }
 
@@ -455,7 +446,7 @@ Status Launch(Call& call, Parameters in) {
   if (p.tokens == 0) return call.Nothing();
   RETURN_IF_ERROR(CheckQuantisation(call, in, p));
   RETURN_IF_ERROR(ReadCaches(call, in, &p));
-  if (in.clip_alpha != nullptr) RETURN_IF_ERROR(RequireFloats(call, in.clip_alpha, "kNopeClipAlpha", 1));
+  if (in.clip_alpha != nullptr) RETURN_IF_ERROR(call.RequireFloats(in.clip_alpha, "kNopeClipAlpha", 1));
   p.epsilon_cq = static_cast<float>(in.epsilon_cq), p.epsilon_ckv = static_cast<float>(in.epsilon_ckv);
   p.query_scale = static_cast<float>(in.query_scale), p.key_scale = static_cast<float>(in.key_scale);
   Operands o;

@@ -50,15 +50,16 @@ struct NsaMemory {
   Values<int8_t> mask, rating_mask;
   int64_t mask_columns = 0, rating_columns = 0, mask_rows = 0, rating_rows = 0;
 
-  NsaMemory(const Run& t, const Nsa& n) : query(t[n.query]), key(t[n.key]), value(t[n.value]) {
-    if (n.index >= 0) index = Values<int32_t>(t[n.index]);
-    if (n.table >= 0) table = Values<int32_t>(t[n.table]);
-    if (n.mask >= 0)
-      mask = Values<int8_t>(t[n.mask]), mask_rows = t[n.mask].dims[0], mask_columns = t[n.mask].dims[1];
-    if (n.rating_mask >= 0) {
-      rating_mask = Values<int8_t>(t[n.rating_mask]);
-      rating_rows = t[n.rating_mask].dims[0], rating_columns = t[n.rating_mask].dims[1];
-    }
+  NsaMemory(const Run& t, const Nsa& n)
+      : query(t[n.query]),
+        key(t[n.key]),
+        value(t[n.value]),
+        index(t, n.index),
+        table(t, n.table),
+        mask(t, n.mask),
+        rating_mask(t, n.rating_mask) {
+    if (n.mask >= 0) mask_rows = t[n.mask].dims[0], mask_columns = t[n.mask].dims[1];
+    if (n.rating_mask >= 0) rating_rows = t[n.rating_mask].dims[0], rating_columns = t[n.rating_mask].dims[1];
   }
   bool ok() const {
     return query.ok() && key.ok() && value.ok() && index.ok() && table.ok() && mask.ok() && rating_mask.ok();
@@ -214,8 +215,6 @@ Status RunGradient(const Run& t, const Nsa& n) {
   StoreValues(t[n.dv], dv.get());
   return Status();
 }
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 Status RequireFloats(Call& call, const aclTensor* t, const char* name) {
   if (t->view.dtype == DType::kFloat || IsReduced(t->view.dtype)) return Status();

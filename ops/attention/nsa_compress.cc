@@ -26,12 +26,6 @@ Status CheckWindow(Call& call, int64_t window, int64_t stride) {
   return Status();
 }
 
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, std::initializer_list<int64_t> dims) {
-  RETURN_IF_ERROR(call.RequireShape(t, name, dims.begin(), static_cast<int>(dims.size())));
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
-
 Status ReadCompression(Call& call, const aclTensor* input, const aclTensor* weight, const aclIntArray* ends,
                        const char* layout, int64_t window, int64_t stride, int64_t lengths_type,
                        Compression* c) {
@@ -43,8 +37,8 @@ Status ReadCompression(Call& call, const aclTensor* input, const aclTensor* weig
   const TensorView& v = input->view;
   c->rows = v.dims[0], c->heads = v.dims[1], c->dim = v.dims[2];
   c->window = window, c->stride = stride;
-  RETURN_IF_ERROR(RequireFloats(call, input, "input", {c->rows, c->heads, c->dim}));
-  RETURN_IF_ERROR(RequireFloats(call, weight, "weight", {window, c->heads}));
+  RETURN_IF_ERROR(call.RequireFloating(input, "input", {c->rows, c->heads, c->dim}));
+  RETURN_IF_ERROR(call.RequireFloating(weight, "weight", {window, c->heads}));
   if (ends == nullptr || ends->size == 0) return call.Invalid("actSeqLenOptional is absent or empty");
   int64_t begin = 0;
   for (const int64_t end : *ends) {
@@ -86,7 +80,7 @@ Status aclnn::NsaCompress(Call& call, const aclTensor* input, const aclTensor* w
   Compression c;
   RETURN_IF_ERROR(ReadCompression(call, input, weight, actSeqLenOptional, layoutOptional, compressBlockSize,
                                   compressStride, actSeqLenType, &c));
-  RETURN_IF_ERROR(RequireFloats(call, output, "output", {c.windows(), c.heads, c.dim}));
+  RETURN_IF_ERROR(call.RequireFloating(output, "output", {c.windows(), c.heads, c.dim}));
   if (output->view.empty()) return call.Nothing();
   return call.Launch({In(input), In(weight), Out(output)}, CostOf(c), [c](const Run& t) -> Status {
     const Values<float> x(t[0]), w(t[1]);
@@ -111,9 +105,9 @@ Status aclnn::NsaCompressGrad(Call& call, const aclTensor* outputGrad, const acl
   Compression c;
   RETURN_IF_ERROR(ReadCompression(call, input, weight, actSeqLenOptionalOptional, layoutOptionalOptional,
                                   compressBlockSize, compressStride, actSeqLenType, &c));
-  RETURN_IF_ERROR(RequireFloats(call, outputGrad, "outputGrad", {c.windows(), c.heads, c.dim}));
-  RETURN_IF_ERROR(RequireFloats(call, inputGradOut, "inputGrad", {c.rows, c.heads, c.dim}));
-  RETURN_IF_ERROR(RequireFloats(call, weightGradOut, "weightGrad", {c.window, c.heads}));
+  RETURN_IF_ERROR(call.RequireFloating(outputGrad, "outputGrad", {c.windows(), c.heads, c.dim}));
+  RETURN_IF_ERROR(call.RequireFloating(inputGradOut, "inputGrad", {c.rows, c.heads, c.dim}));
+  RETURN_IF_ERROR(call.RequireFloating(weightGradOut, "weightGrad", {c.window, c.heads}));
   return call.Launch(
       {In(outputGrad), In(input), In(weight), Out(inputGradOut), Out(weightGradOut)}, CostOf(c),
       [c](const Run& t) -> Status {
@@ -156,10 +150,10 @@ Status aclnn::NsaCompressWithCache(Call& call, const aclTensor* input, const acl
   const TensorView& v = input->view;
   Compression c;
   c.heads = v.dims[2], c.dim = v.dims[3], c.window = compressBlockSize, c.stride = compressStride;
-  RETURN_IF_ERROR(RequireFloats(call, input, "input", {v.dims[0], pageBlockSize, c.heads, c.dim}));
-  RETURN_IF_ERROR(RequireFloats(call, weight, "weight", {c.window, c.heads}));
+  RETURN_IF_ERROR(call.RequireFloating(input, "input", {v.dims[0], pageBlockSize, c.heads, c.dim}));
+  RETURN_IF_ERROR(call.RequireFloating(weight, "weight", {c.window, c.heads}));
   RETURN_IF_ERROR(
-      RequireFloats(call, outputCache, "outputCache", {outputCache->view.dims[0], c.heads, c.dim}));
+      call.RequireFloating(outputCache, "outputCache", {outputCache->view.dims[0], c.heads, c.dim}));
   if (actSeqLenOptional == nullptr || actSeqLenOptional->size == 0 || blockTableOptional == nullptr)
     return call.Invalid("{} is absent, which a paged input needs",
                         blockTableOptional == nullptr ? "blockTableOptional" : "actSeqLenOptional");

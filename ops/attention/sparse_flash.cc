@@ -43,10 +43,9 @@ struct SparseMemory {
         value(t[s.value]),
         query_rope(t[s.query_rope >= 0 ? s.query_rope : s.query]),
         key_rope(t[s.key_rope >= 0 ? s.key_rope : s.key]),
-        index(t[s.index]) {
-    if (s.table >= 0) table = Values<int32_t>(t[s.table]);
-    if (s.sinks >= 0) sinks = Values<float>(t[s.sinks]);
-  }
+        index(t[s.index]),
+        table(t, s.table),
+        sinks(t, s.sinks) {}
   bool ok() const {
     return query.ok() && key.ok() && value.ok() && query_rope.ok() && key_rope.ok() && index.ok() &&
            table.ok() && sinks.ok();
@@ -163,8 +162,6 @@ struct SparseTensors {
   int64_t block = 1, sparse_mode = 0;
   int64_t tile = 0, rotated = 0;  // of a quantised key
 };
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 Status RequireFloats(Call& call, const aclTensor* t, const char* name) {
   if (t->view.dtype == DType::kFloat || IsReduced(t->view.dtype)) return Status();

@@ -15,11 +15,6 @@
 namespace anycann {
 namespace {
 
-Status RequireFloats(Call& call, const aclTensor* t, const char* name) {
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
-
 // Where the statistics of head n of row r are: both attentions have them [.., copies].
 struct RingSizes {
   int64_t rows = 0, heads = 0, dim = 0;  // rows: of all batches; numbers in a head
@@ -90,7 +85,7 @@ Status LaunchRing(Call& call, const aclTensor* prev_out, const aclTensor* prev_m
         std::pair{prev_max, "prevSoftmaxMax"}, std::pair{prev_sum, "prevSoftmaxSum"},
         std::pair{cur_max, "curSoftmaxMax"}, std::pair{cur_sum, "curSoftmaxSum"}, std::pair{out, "attnOut"},
         std::pair{max, "softmaxMax"}, std::pair{sum, "softmaxSum"}})
-    RETURN_IF_ERROR(RequireFloats(call, t, name));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   RingPlan p;
   p.copies = m.dims[rank - 1];
   if (layout == "SBH") {
@@ -150,19 +145,19 @@ Status aclnn::AttentionUpdate(Call& call, const aclTensorList* lse, const aclTen
   std::vector<Arg> args;
   for (size_t i = 0; i < lse->size; ++i) {
     RETURN_IF_ERROR(call.RequireShape((*lse)[i], "lse", &rows, 1));
-    RETURN_IF_ERROR(RequireFloats(call, (*lse)[i], "lse"));
+    RETURN_IF_ERROR(call.RequireFloating((*lse)[i], "lse"));
     RETURN_IF_ERROR(call.RequireSameShape((*localOut)[i], "localOut", first, "localOut[0]"));
-    RETURN_IF_ERROR(RequireFloats(call, (*localOut)[i], "localOut"));
+    RETURN_IF_ERROR(call.RequireFloating((*localOut)[i], "localOut"));
     args.push_back(In((*lse)[i]));
     args.push_back(In((*localOut)[i]));
   }
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", first, "localOut[0]"));
-  RETURN_IF_ERROR(RequireFloats(call, out, "out"));
+  RETURN_IF_ERROR(call.RequireFloating(out, "out"));
   args.push_back(Out(out));
   if (updateType == 1) {
     if (lseOut == nullptr) return call.Invalid("lseOut is null, but updateType is 1");
     RETURN_IF_ERROR(call.RequireShape(lseOut, "lseOut", &rows, 1));
-    RETURN_IF_ERROR(RequireFloats(call, lseOut, "lseOut"));
+    RETURN_IF_ERROR(call.RequireFloating(lseOut, "lseOut"));
     args.push_back(Out(lseOut));
   }
   if (rows == 0) return call.Nothing();
@@ -210,9 +205,9 @@ Status aclnn::MaskedSoftmaxWithRelPosBias(Call& call, const aclTensor* x, const 
                                           const aclTensor* relativePosBias, double scaleValue, int64_t,
                                           const aclTensor* out) {
   RETURN_IF_ERROR(call.RequireRank(x, "x", 4, 5));
-  RETURN_IF_ERROR(RequireFloats(call, x, "x"));
+  RETURN_IF_ERROR(call.RequireFloating(x, "x"));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", x, "x"));
-  RETURN_IF_ERROR(RequireFloats(call, out, "out"));
+  RETURN_IF_ERROR(call.RequireFloating(out, "out"));
   const TensorView& v = x->view;
   // [BW,N,S1,S2] without the windows apart: one window.
   const int64_t heads = v.dims[v.rank - 3], rows = v.dims[v.rank - 2], keys = v.dims[v.rank - 1];
@@ -220,14 +215,14 @@ Status aclnn::MaskedSoftmaxWithRelPosBias(Call& call, const aclTensor* x, const 
   const int64_t plane = rows * keys;
   int64_t windows = v.rank == 5 ? v.dims[1] : 1;
   if (mask != nullptr) {
-    RETURN_IF_ERROR(RequireFloats(call, mask, "attenMask"));
+    RETURN_IF_ERROR(call.RequireFloating(mask, "attenMask"));
     const int64_t given = plane > 0 ? mask->view.numel() / plane : windows;
     if (v.rank == 4 && given > 0 && v.dims[0] % given == 0) windows = given;
     if (mask->view.numel() != windows * plane)
       return call.Invalid("attenMask has shape {}, expected [{},{},{}] for x {}", ShapeString(mask->view),
                           windows, rows, keys, ShapeString(v));
   }
-  RETURN_IF_ERROR(RequireFloats(call, relativePosBias, "relativePosBias"));
+  RETURN_IF_ERROR(call.RequireFloating(relativePosBias, "relativePosBias"));
   if (relativePosBias->view.numel() != heads * plane)
     return call.Invalid("relativePosBias has shape {}, expected [{},{},{}] for x {}",
                         ShapeString(relativePosBias->view), heads, rows, keys, ShapeString(v));
@@ -241,7 +236,7 @@ Status aclnn::MaskedSoftmaxWithRelPosBias(Call& call, const aclTensor* x, const 
         const DenseInput x(t[at_x]);
         const DenseOutput y(t[at_out]);
         const Values<float> bias(t[at_bias]);
-        const Values<float> mask = at_mask >= 0 ? Values<float>(t[at_mask]) : Values<float>();
+        const Values<float> mask(t, at_mask);
         if (!x.ok() || !y.ok() || !bias.ok() || !mask.ok()) return ScratchFailed(t.plan().name);
         const DenseReader<float> reader(x.view());
         const DenseWriter<float> writer(y.view());

@@ -126,8 +126,6 @@ Status CheckQuantisation(Call& call, const aclTensor* cache, const char* name, c
   return Status();
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 Status Launch(Call& call, const aclTensor* kv, const aclTensor* gamma, const aclTensor* cos,
               const aclTensor* sin, const aclTensor* index, const aclTensor* key_cache,
               const aclTensor* other_cache, const aclTensor* key_scale, const aclTensor* other_scale,
@@ -149,8 +147,7 @@ Status Launch(Call& call, const aclTensor* kv, const aclTensor* gamma, const acl
   if (x.dims[1] != 1) return call.Invalid("kv has shape {}, expected one head: [B,1,S,D]", ShapeString(x));
   for (const auto& [t, name] :
        {std::pair{kv, "kv"}, std::pair{gamma, "gamma"}, std::pair{cos, "cos"}, std::pair{sin, "sin"}})
-    if (!IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   if (k.rotated < 2 || k.rotated % 2 != 0 || k.normed < 1 ||
       (k.has_v ? k.normed != k.width || k.rotated > k.width : k.normed + k.rotated != k.width))
     return call.Invalid("kv has rows of {}, gamma {} numbers and cos {}: expected {}", k.width, k.normed,

@@ -49,8 +49,8 @@ Status ReadSlots(const Run& t, const QkvRope& q, std::vector<int64_t>* slots) {
 class RowReader {
  public:
   RowReader(const Run& t, const QkvRope& q) : x_(t[q.x]), n_(q.row()), whole_bias_(q.whole_bias) {
-    const auto read = [&](int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); };
-    column_ = read(q.column_scale), row_ = read(q.row_scale), bias_ = read(q.bias);
+    column_ = Values<float>(t, q.column_scale), row_ = Values<float>(t, q.row_scale),
+    bias_ = Values<float>(t, q.bias);
     reader_ = DenseReader<float>(x_.view());
   }
   bool ok() const { return x_.ok() && column_.ok() && row_.ok() && bias_.ok(); }
@@ -76,8 +76,7 @@ Status RunQkvRope(const Run& t, const QkvRope& q) {
   RETURN_IF_ERROR(ReadSlots(t, q, &slots));
   const RowReader rows(t, q);
   const Values<float> cos(t[q.cos]), sin(t[q.sin]);
-  const Values<float> gammas[2] = {q.query_gamma >= 0 ? Values<float>(t[q.query_gamma]) : Values<float>(),
-                                   q.key_gamma >= 0 ? Values<float>(t[q.key_gamma]) : Values<float>()};
+  const Values<float> gammas[2] = {Values<float>(t, q.query_gamma), Values<float>(t, q.key_gamma)};
   const DenseOutput query(t[q.query_out]);
   const CacheTarget key(t, q.key, q.key_cache, q.key_scale, q.key_offset, q.key_out, q.width(1), true),
       value(t, q.value, q.value_cache, q.value_scale, q.value_offset, q.value_out, q.width(2), true);
@@ -120,14 +119,6 @@ Status RunQkvRope(const Run& t, const QkvRope& q) {
   return Status();
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, int64_t elements) {
-  if (t->view.numel() == elements && IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has shape {} and type {}, expected {} numbers of a floating type", name,
-                      ShapeString(t->view), Name(t->view.dtype), elements);
-}
-
 // A cache of 8 bits has a scale; an offset goes with one.
 Status CheckScales(Call& call, const aclTensor* cache, const char* name, const aclTensor* scale,
                    const aclTensor* offset, int64_t width) {
@@ -138,7 +129,7 @@ Status CheckScales(Call& call, const aclTensor* cache, const char* name, const a
   if (offset != nullptr && scale == nullptr) return call.Invalid("the offset of {} has no scale", name);
   for (const aclTensor* t : {scale, offset})
     if (t != nullptr && t->view.numel() != 1)
-      RETURN_IF_ERROR(RequireFloats(call, t, "a scale or offset", width));
+      RETURN_IF_ERROR(call.RequireFloats(t, "a scale or offset", width));
   return Status();
 }
 
@@ -155,9 +146,9 @@ Status Prepare(Call& call, QkvTensors& in, Operands* o, QkvRope* q) {
                         ShapeString(in.x->view), q->tokens, q->row(), q->heads[0], q->heads[1], q->heads[2],
                         q->dim);
   q->angle_rows = in.cos->view.numel() == q->batches * q->dim ? q->batches : q->tokens;
-  RETURN_IF_ERROR(RequireFloats(call, in.cos, "cos", q->angle_rows * q->dim));
-  RETURN_IF_ERROR(RequireFloats(call, in.sin, "sin", q->angle_rows * q->dim));
-  RETURN_IF_ERROR(RequireFloats(call, in.query, "qOut", q->tokens * q->width(0)));
+  RETURN_IF_ERROR(call.RequireFloats(in.cos, "cos", q->angle_rows * q->dim));
+  RETURN_IF_ERROR(call.RequireFloats(in.sin, "sin", q->angle_rows * q->dim));
+  RETURN_IF_ERROR(call.RequireFloats(in.query, "qOut", q->tokens * q->width(0)));
   if (q->key.pages != q->value.pages || q->key.page != q->value.page)
     return call.Invalid("kCache {} and vCache {} have other blocks", ShapeString(in.key_cache->view),
                         ShapeString(in.value_cache->view));
@@ -168,11 +159,11 @@ Status Prepare(Call& call, QkvTensors& in, Operands* o, QkvRope* q) {
     return call.Invalid("the index has shape {} and type {}, expected {} integers",
                         ShapeString(in.index->view), Name(in.index->view.dtype), indices);
   if (in.query_copy != nullptr)
-    RETURN_IF_ERROR(RequireFloats(call, in.query_copy, "qOutBeforeQuant", q->tokens * q->width(0)));
+    RETURN_IF_ERROR(call.RequireFloats(in.query_copy, "qOutBeforeQuant", q->tokens * q->width(0)));
   if (in.key_out != nullptr)
-    RETURN_IF_ERROR(RequireFloats(call, in.key_out, "the key's output", q->tokens * q->width(1)));
+    RETURN_IF_ERROR(call.RequireFloats(in.key_out, "the key's output", q->tokens * q->width(1)));
   if (in.value_out != nullptr)
-    RETURN_IF_ERROR(RequireFloats(call, in.value_out, "the value's output", q->tokens * q->width(2)));
+    RETURN_IF_ERROR(call.RequireFloats(in.value_out, "the value's output", q->tokens * q->width(2)));
   q->x = o->Input(in.x), q->cos = o->Input(in.cos), q->sin = o->Input(in.sin), q->index = o->Input(in.index);
   q->key_scale = o->Input(in.key_scale), q->value_scale = o->Input(in.value_scale);
   q->key_offset = o->Input(in.key_offset), q->value_offset = o->Input(in.value_offset);
@@ -229,9 +220,9 @@ Status aclnn::QkvRmsNormRopeCache(Call& call, const aclTensor* qkv, const aclTen
   const auto read = mode == "PA_NZ" ? ReadPagedPieces : ReadPagedRows;
   RETURN_IF_ERROR(read(call, kCache, "kCache", q.width(1), &q.key));
   RETURN_IF_ERROR(read(call, vCache, "vCache", q.width(2), &q.value));
-  RETURN_IF_ERROR(RequireFloats(call, qGamma, "qGamma", dim));
-  RETURN_IF_ERROR(RequireFloats(call, kGamma, "kGamma", dim));
-  RETURN_IF_ERROR(RequireFloats(call, qkv, "qkv", q.tokens * q.row()));
+  RETURN_IF_ERROR(call.RequireFloats(qGamma, "qGamma", dim));
+  RETURN_IF_ERROR(call.RequireFloats(kGamma, "kGamma", dim));
+  RETURN_IF_ERROR(call.RequireFloats(qkv, "qkv", q.tokens * q.row()));
   QkvTensors in{qkv,
                 cos,
                 sin,
@@ -318,8 +309,8 @@ Status aclnn::DequantRopeQuantKvcache(Call& call, const aclTensor* x, const aclT
     return call.Invalid(
         "x is {} and weightScaleOptional {}: int32 goes with it, floats have no scales or bias", Describe(x),
         column == nullptr ? "absent" : "given");
-  if (column != nullptr) RETURN_IF_ERROR(RequireFloats(call, column, "weightScaleOptional", q.row()));
-  if (row != nullptr) RETURN_IF_ERROR(RequireFloats(call, row, "activationScaleOptional", q.tokens));
+  if (column != nullptr) RETURN_IF_ERROR(call.RequireFloats(column, "weightScaleOptional", q.row()));
+  if (row != nullptr) RETURN_IF_ERROR(call.RequireFloats(row, "activationScaleOptional", q.tokens));
   if (bias != nullptr && bias->view.numel() != q.row())
     return call.Invalid("biasOptional has shape {}, expected [{}]", ShapeString(bias->view), q.row());
   Operands o;

@@ -101,8 +101,6 @@ Status RunAdvanceProposed(const Run& t, const Advance& a) {
   return Status();
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 struct Group {
   int64_t rows, from, to;  // the first row, and the slot that it goes to
 };

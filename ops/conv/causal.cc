@@ -37,10 +37,11 @@ struct Sequence {
 class SequenceReader {
  public:
   SequenceReader(const Run& t, const CausalPlan& p) : t_(t), p_(p) {
-    const auto read = [&](int i) { return i >= 0 ? Values<int64_t>(t[i]) : Values<int64_t>(); };
-    starts_ = read(p.starts), lines_of_ = read(p.lines_of), has_state_ = read(p.has_state);
-    accepted_ = read(p.accepted), computed_ = read(p.computed), first_ = read(p.first_block);
-    last_ = read(p.last_block), initial_ = read(p.initial_block);
+    starts_ = Values<int64_t>(t, p.starts), lines_of_ = Values<int64_t>(t, p.lines_of),
+    has_state_ = Values<int64_t>(t, p.has_state);
+    accepted_ = Values<int64_t>(t, p.accepted), computed_ = Values<int64_t>(t, p.computed),
+    first_ = Values<int64_t>(t, p.first_block);
+    last_ = Values<int64_t>(t, p.last_block), initial_ = Values<int64_t>(t, p.initial_block);
     columns_ = p.lines_of >= 0 && t[p.lines_of].rank == 2 ? t[p.lines_of].dims[1] : 1;
   }
   bool ok() const {
@@ -141,7 +142,7 @@ void Convolve(const CausalPlan& p, const Sequence& s, const float* rows, const f
 Status RunCausal(const Run& t, const CausalPlan& p) {
   const SequenceReader reader(t, p);
   const DenseInput x(t[p.x]);
-  const Values<float> weight(t[p.weight]), bias = p.bias >= 0 ? Values<float>(t[p.bias]) : Values<float>();
+  const Values<float> weight(t[p.weight]), bias(t, p.bias);
   Dense states(t[p.states], Dense::kUpdate);
   const DenseOutput y(t[p.y]);
   if (!reader.ok() || !x.ok() || !weight.ok() || !bias.ok() || !y.ok()) return ScratchFailed(t.plan().name);
@@ -224,8 +225,6 @@ struct CausalTensors {
   const aclTensor* y;
 };
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 Status RequireIntegers(Call& call, const aclTensor* t, const char* name, int64_t count) {
   if (t == nullptr) return Status();
   if (t->view.numel() == count && (IsInteger(t->view.dtype) || t->view.dtype == DType::kBool))
@@ -251,8 +250,7 @@ Status LaunchCausal(Call& call, CausalTensors c, CausalPlan p) {
   for (const auto& [t, name] :
        {std::pair{c.x, "x"}, std::pair{c.weight, "weight"}, std::pair{c.states, "convStates"},
         std::pair{c.y, "y"}, std::pair{c.bias, "bias"}})
-    if (t != nullptr && !IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireFloating(t, name));
   if (p.taps < 1 || c.weight->view.dims[1] != p.channels)
     return call.Invalid("weight has shape {}, expected [K,{}]", ShapeString(c.weight->view), p.channels);
   if (p.length < p.taps - 1 || c.states->view.dims[2] != p.channels)
@@ -322,8 +320,7 @@ Status CheckMasked(Call& call, const aclTensor* x, const aclTensor* weight, cons
   if (weight->view.dims[1] != p->channels || p->taps < 1)
     return call.Invalid("weight has shape {}, expected [K,{}]", ShapeString(weight->view), p->channels);
   for (const auto& [t, name] : {std::pair{x, "x"}, std::pair{weight, "weight"}, std::pair{y, y_name}})
-    if (!IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   if (mask == nullptr) return Status();
   const int64_t dims[] = {p->batches, p->length};
   RETURN_IF_ERROR(call.RequireShape(mask, "mask", dims, 2));
@@ -423,7 +420,7 @@ Status aclnn::MaskedCausalConv1d(Call& call, const aclTensor* x, const aclTensor
       o.list(), Cost{2.0 * static_cast<double>(x->view.numel() * p.taps), o.bytes()},
       [=](const Run& t) -> Status {
         const Values<float> x(t[at_x]), w(t[at_w]);
-        const Values<int8_t> mask = at_mask >= 0 ? Values<int8_t>(t[at_mask]) : Values<int8_t>();
+        const Values<int8_t> mask(t, at_mask);
         const Scratch<float> y(t[at_y].numel());
         if (!x.ok() || !w.ok() || !mask.ok() || !y.ok()) return ScratchFailed(t.plan().name);
         const int64_t n = p.channels;
@@ -453,16 +450,14 @@ Status aclnn::MaskedCausalConv1dBackward(Call& call, const aclTensor* gradY, con
   RETURN_IF_ERROR(call.RequireSameShape(gradY, "gradY", x, "x"));
   RETURN_IF_ERROR(call.RequireSameShape(gradWeightOut, "gradWeight", weight, "weight"));
   for (const auto& [t, name] : {std::pair{gradY, "gradY"}, std::pair{gradWeightOut, "gradWeight"}})
-    if (!IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   Operands o;
   const int at_g = o.Input(gradY), at_x = o.Input(x), at_w = o.Input(weight), at_mask = o.Input(maskOptional),
             at_gx = o.Output(gradXOut), at_gw = o.Output(gradWeightOut);
   return call.Launch(o.list(), Cost{4.0 * static_cast<double>(x->view.numel() * p.taps), o.bytes()},
                      [=](const Run& t) -> Status {
                        const Values<float> g(t[at_g]), x(t[at_x]), w(t[at_w]);
-                       const Values<int8_t> mask =
-                           at_mask >= 0 ? Values<int8_t>(t[at_mask]) : Values<int8_t>();
+                       const Values<int8_t> mask(t, at_mask);
                        const Scratch<float> gx(t[at_gx].numel());
                        const Scratch<double> gw(p.taps * p.channels);
                        if (!g.ok() || !x.ok() || !w.ok() || !mask.ok() || !gx.ok() || !gw.ok())

@@ -15,12 +15,6 @@ namespace {
 // Eight targets in a byte, the first the highest bit: 1 where it lies in another part.
 bool MaskBit(const uint8_t* mask, int64_t row) { return (mask[row / 8] >> (7 - row % 8) & 1) != 0; }
 
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, std::initializer_list<int64_t> dims) {
-  RETURN_IF_ERROR(call.RequireShape(t, name, dims.begin(), static_cast<int>(dims.size())));
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
-
 struct Sizes {
   int64_t rows = 0, width = 0, words = 0;
 };
@@ -30,8 +24,8 @@ Status ReadSizes(Call& call, const aclTensor* input, const aclTensor* weight, Si
   RETURN_IF_ERROR(call.RequireRank(input, "input", 2, 2));
   RETURN_IF_ERROR(call.RequireRank(weight, "weight", 2, 2));
   *s = {input->view.dims[0], input->view.dims[1], weight->view.dims[0]};
-  RETURN_IF_ERROR(RequireFloats(call, input, "input", {s->rows, s->width}));
-  RETURN_IF_ERROR(RequireFloats(call, weight, "weight", {s->words, s->width}));
+  RETURN_IF_ERROR(call.RequireFloating(input, "input", {s->rows, s->width}));
+  RETURN_IF_ERROR(call.RequireFloating(weight, "weight", {s->words, s->width}));
   if (s->words > 0) return Status();
   return call.Invalid("weight has shape {}: there are no words", ShapeString(weight->view));
 }
@@ -51,8 +45,6 @@ Status RequireMask(Call& call, const aclTensor* t, int64_t rows) {
 TensorView Floats(const Scratch<float>& s, int64_t rows, int64_t columns) {
   return TensorView::Contiguous(s.get(), DType::kFloat, {rows, columns});
 }
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 Status RequireNoSmoothing(Call& call, float smoothing) {
   return smoothing == 0 ? Status() : call.Invalid("labelSmoothing is {}, expected 0", smoothing);
@@ -74,12 +66,12 @@ Status aclnn::FusedLinearOnlineMaxSum(Call& call, const aclTensor* input, const 
   for (const auto& [t, name] : {std::pair{logitsMaxLocalOut, "logitsMaxLocalOut"},
                                 std::pair{sumExpLogitsLocalOut, "sumExpLogitsLocalOut"},
                                 std::pair{predictedLogitsLocalOut, "predictedLogitsLocalOut"}})
-    RETURN_IF_ERROR(RequireFloats(call, t, name, {s.rows}));
+    RETURN_IF_ERROR(call.RequireFloating(t, name, {s.rows}));
   RETURN_IF_ERROR(RequireMask(call, targetMaskOut, s.rows));
   RETURN_IF_ERROR(RequireTargets(call, maskedTargetOut, "maskedTargetOut", s.rows));
   const aclTensor* logits_out = Given(vocabParallelLogitsOutOptional);
   if (logits_out != nullptr)
-    RETURN_IF_ERROR(RequireFloats(call, logits_out, "vocabParallelLogitsOut", {s.rows, s.words}));
+    RETURN_IF_ERROR(call.RequireFloating(logits_out, "vocabParallelLogitsOut", {s.rows, s.words}));
   if (s.rows == 0) return call.Nothing();
   Operands o;
   const int in = o.Input(input), w = o.Input(weight), y = o.Input(target), max = o.Output(logitsMaxLocalOut),
@@ -137,15 +129,15 @@ Status aclnn::FusedCrossEntropyLossWithMaxSum(Call& call, const aclTensor* logit
   for (const auto& [t, name] : {std::pair{logitsMax, "logitsMax"}, std::pair{sumExpLogits, "sumExpLogits"},
                                 std::pair{predictedLogits, "predictedLogits"},
                                 std::pair<const aclTensor*, const char*>{lossOut, "loss"}})
-    RETURN_IF_ERROR(RequireFloats(call, t, name, {rows}));
+    RETURN_IF_ERROR(call.RequireFloating(t, name, {rows}));
   const aclTensor* logits = Given(vocabParallelLogitsOptional);
   const aclTensor* softmax = logits == nullptr ? nullptr : Given(softMaxOutOptional);
   int64_t words = 0;
   if (softmax != nullptr) {
     RETURN_IF_ERROR(call.RequireRank(logits, "vocabParallelLogits", 2, 2));
     words = logits->view.dims[1];
-    RETURN_IF_ERROR(RequireFloats(call, logits, "vocabParallelLogits", {rows, words}));
-    RETURN_IF_ERROR(RequireFloats(call, softmax, "softMaxOut", {rows, words}));
+    RETURN_IF_ERROR(call.RequireFloating(logits, "vocabParallelLogits", {rows, words}));
+    RETURN_IF_ERROR(call.RequireFloating(softmax, "softMaxOut", {rows, words}));
   }
   if (rows == 0) return call.Nothing();
   Operands o;
@@ -156,7 +148,7 @@ Status aclnn::FusedCrossEntropyLossWithMaxSum(Call& call, const aclTensor* logit
                      [=](const Run& t) -> Status {
                        const Values<float> m(t[max]), s(t[sum]), p(t[predicted]);
                        const Scratch<float> losses(rows), weights(rows * words);
-                       const Values<float> x = in >= 0 ? Values<float>(t[in]) : Values<float>();
+                       const Values<float> x(t, in);
                        if (!m.ok() || !s.ok() || !p.ok() || !losses.ok() || !weights.ok() || !x.ok())
                          return ScratchFailed(t.plan().name);
                        for (int64_t r = 0; r < rows; ++r)
@@ -183,21 +175,21 @@ Status aclnn::FusedLinearCrossEntropyLossGrad(Call& call, const aclTensor* grad,
   RETURN_IF_ERROR(RequireNoSmoothing(call, labelSmoothing));
   Sizes s;
   RETURN_IF_ERROR(ReadSizes(call, input, weight, &s));
-  RETURN_IF_ERROR(RequireFloats(call, grad, "grad", {s.rows}));
+  RETURN_IF_ERROR(call.RequireFloating(grad, "grad", {s.rows}));
   RETURN_IF_ERROR(RequireMask(call, targetMask, s.rows));
   RETURN_IF_ERROR(RequireTargets(call, maskedTarget, "maskedTarget", s.rows));
-  RETURN_IF_ERROR(RequireFloats(call, inputGradOut, "inputGrad", {s.rows, s.width}));
-  RETURN_IF_ERROR(RequireFloats(call, weightGradOut, "weightGrad", {s.words, s.width}));
+  RETURN_IF_ERROR(call.RequireFloating(inputGradOut, "inputGrad", {s.rows, s.width}));
+  RETURN_IF_ERROR(call.RequireFloating(weightGradOut, "weightGrad", {s.words, s.width}));
   const aclTensor *softmax = Given(softmaxOptional), *maxima = nullptr, *sums = nullptr;
   if (softmax != nullptr) {
-    RETURN_IF_ERROR(RequireFloats(call, softmax, "softmax", {s.rows, s.words}));
+    RETURN_IF_ERROR(call.RequireFloating(softmax, "softmax", {s.rows, s.words}));
   } else {
     maxima = Given(logitsMaxOptional), sums = Given(sumExpLogitsOptional);
     if (maxima == nullptr || sums == nullptr)
       return call.Invalid(
           "softmaxOptional is absent, so logitsMaxOptional and sumExpLogitsOptional are needed");
-    RETURN_IF_ERROR(RequireFloats(call, maxima, "logitsMax", {s.rows}));
-    RETURN_IF_ERROR(RequireFloats(call, sums, "sumExpLogits", {s.rows}));
+    RETURN_IF_ERROR(call.RequireFloating(maxima, "logitsMax", {s.rows}));
+    RETURN_IF_ERROR(call.RequireFloating(sums, "sumExpLogits", {s.rows}));
   }
   Operands o;
   const int g = o.Input(grad), in = o.Input(input), w = o.Input(weight), mask = o.Input(targetMask),

@@ -81,8 +81,7 @@ Status aclnn::MatmulAbftVerify(Call& call, const aclTensor* a, const aclTensor* 
   RETURN_IF_ERROR(call.RequireRank(b, "b", 2, 2));
   for (const auto& [t, name] :
        {std::pair{a, "a"}, std::pair{b, "b"}, std::pair{c, "c"}, std::pair{checksumWeight, "checksumWeight"}})
-    if (!IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   const int64_t m = a->view.dims[0], k = a->view.dims[1], n = b->view.dims[1], shape[] = {m, n};
   if (b->view.dims[0] != k)
     return call.Invalid("a {} and b {} don't match: {} columns, {} rows", ShapeString(a->view),

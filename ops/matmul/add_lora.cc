@@ -37,8 +37,7 @@ Status aclnn::AddLora(Call& call, const aclTensor* y, const aclTensor* x, const 
   }
   for (const auto& [t, name] : {std::pair{y, "y"}, std::pair{x, "x"}, std::pair{weightB, "weightB"},
                                 std::pair{weightAOptional, "weightAOptional"}, std::pair{out, "out"}})
-    if (t != nullptr && !IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireFloating(t, name));
   if (layerIdx < 0 || layerIdx >= layers)
     return call.Invalid("layerIdx is {}, expected 0 to {}", layerIdx, layers - 1);
   if (ySliceSize < wide || yOffset < 0 || yOffset > columns - wide)

@@ -27,10 +27,8 @@ struct CombiningOperands {
 Status RunCombine(const Run& t, const Combining& c, const CombiningOperands& at) {
   const DenseInput rows(t[at.rows]);
   const Values<int32_t> index(t[at.index]);
-  const auto values = [&t](int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); };
-  const Values<float> first = values(at.first), second = values(at.second), bias = values(at.bias),
-                      scales = values(at.scales);
-  const Values<int32_t> expert = at.expert >= 0 ? Values<int32_t>(t[at.expert]) : Values<int32_t>();
+  const Values<float> first(t, at.first), second(t, at.second), bias(t, at.bias), scales(t, at.scales);
+  const Values<int32_t> expert(t, at.expert);
   const DenseOutput out(t[at.out]);
   if (!rows.ok() || !index.ok() || !first.ok() || !second.ok() || !bias.ok() || !scales.ok() ||
       !expert.ok() || !out.ok())
@@ -166,9 +164,8 @@ struct CombineGradOperands {
 Status RunCombineGrad(const Run& t, const Combining& c, const CombineGradOperands& at) {
   const DenseInput dy(t[at.dy]);
   const Values<int32_t> index(t[at.index]);
-  const auto values = [&t](int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); };
-  const Values<float> scales = values(at.scales), bias = values(at.bias);
-  const Values<int32_t> expert = at.expert >= 0 ? Values<int32_t>(t[at.expert]) : Values<int32_t>();
+  const Values<float> scales(t, at.scales), bias(t, at.bias);
+  const Values<int32_t> expert(t, at.expert);
   const DenseInput rows(at.rows >= 0 ? t[at.rows] : t[at.dy]);  // read only where given
   const DenseOutput drows(t[at.drows]);
   const int64_t n = c.width, experts = at.bias >= 0 ? t[at.bias].dims[0] : 0;

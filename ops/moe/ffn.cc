@@ -214,8 +214,6 @@ Status ReadActivation(Call& call, const char* text, Activation* a) {
                       text == nullptr ? "null" : text);
 }
 
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 Status LaunchFfn(Call& call, const aclTensor* x, LayerTensors first, LayerTensors second,
                  const aclTensor* scale, const aclTensor* offset, const char* activation, const aclTensor* y,
                  Ffn f, const aclTensor* counts) {
@@ -244,8 +242,7 @@ Status LaunchFfn(Call& call, const aclTensor* x, LayerTensors first, LayerTensor
   std::copy_n(v.dims, v.rank, dims);
   dims[v.rank - 1] = f.second.n;
   RETURN_IF_ERROR(call.RequireShape(y, "y", dims, v.rank));
-  if (!IsFloating(y->view.dtype))
-    return call.Invalid("y has type {}, expected a floating type", Name(y->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(y, "y"));
   if (f.levels != (scale != nullptr))
     return call.Invalid("x is {} and scale {}: int8 goes with a scale", Describe(x),
                         scale == nullptr ? "absent" : "given");

@@ -83,10 +83,10 @@ void Weigh(const Gate& gate, const float* x, const float* scores, const int32_t*
 Status RunGate(const Run& t, const Gate& gate, const GateOperands& at) {
   const int64_t n = gate.experts, k = gate.k, rows = t[at.x].numel() / n;
   const DenseInput x(t[at.x]);
-  const Values<float> bias = at.bias >= 0 ? Values<float>(t[at.bias]) : Values<float>();
-  const Values<bool> finished = at.finished >= 0 ? Values<bool>(t[at.finished]) : Values<bool>();
-  const Values<int64_t> ids = at.ids >= 0 ? Values<int64_t>(t[at.ids]) : Values<int64_t>();
-  const Values<int64_t> table = at.table >= 0 ? Values<int64_t>(t[at.table]) : Values<int64_t>();
+  const Values<float> bias(t, at.bias);
+  const Values<bool> finished(t, at.finished);
+  const Values<int64_t> ids(t, at.ids);
+  const Values<int64_t> table(t, at.table);
   const int64_t table_rows = at.table >= 0 ? t[at.table].dims[0] : 0;
   const Scratch<float> weights(rows * k), all(at.scores >= 0 ? rows * n : 0);
   const Scratch<int32_t> experts(rows * k);

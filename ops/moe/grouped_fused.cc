@@ -170,8 +170,8 @@ Status LaunchFinalize(Call& call, const GroupedProduct::Inputs& in, Finalize f) 
        offset = f.offset](const Run& t) -> Status {
         const int64_t n = product.columns(), tokens = t[out].dims[0];
         const Values<int64_t> row_index(t[index]);
-        const Values<float> logits = logit >= 0 ? Values<float>(t[logit]) : Values<float>();
-        const Values<float> more = shared >= 0 ? Values<float>(t[shared]) : Values<float>();
+        const Values<float> logits(t, logit);
+        const Values<float> more(t, shared);
         const Scratch<float> sums(tokens * n);
         if (!row_index.ok() || !logits.ok() || !more.ok() || !sums.ok()) return ScratchFailed(t.plan().name);
         std::fill_n(sums.get(), tokens * n, 0.0f);

@@ -224,7 +224,7 @@ Status GroupedProduct::Ranges(const Run& t, std::vector<GroupRange>* ranges) con
     }
     return Status();
   }
-  const Values<int64_t> list = list_ >= 0 ? Values<int64_t>(t[list_]) : Values<int64_t>();
+  const Values<int64_t> list(t, list_);
   if (!list.ok()) return ScratchFailed(op);
   const int64_t* numbers = list_ >= 0 ? list.get() : ends_.data();
   const int64_t count = list_ >= 0 ? t[list_].dims[0] : static_cast<int64_t>(ends_.size());

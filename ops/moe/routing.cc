@@ -96,7 +96,7 @@ struct Slot {
 Status CopyRows(const Run& t, const Routing& r, const RoutingOperands& at, const Slot* slots) {
   const DenseInput x(t[at.x]);
   const DenseOutput y(t[at.y]);
-  const Values<float> scale = at.scale >= 0 ? Values<float>(t[at.scale]) : Values<float>();
+  const Values<float> scale(t, at.scale);
   const Scratch<float> scales(r.slots);
   if (!x.ok() || !y.ok() || !scale.ok() || !scales.ok()) return ScratchFailed(t.plan().name);
   const int64_t bytes = r.width * SizeOf(y.view().dtype);
@@ -122,8 +122,8 @@ Status QuantiseRows(const Run& t, const Routing& r, const RoutingOperands& at, c
   const DenseInput x(t[at.x]);
   const RowFormat format{r.slots, r.width};
   const QuantRows y(format, t[at.y]);
-  const Values<float> scale = at.scale >= 0 ? Values<float>(t[at.scale]) : Values<float>();
-  const Values<float> offset = at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>();
+  const Values<float> scale(t, at.scale);
+  const Values<float> offset(t, at.offset);
   const Scratch<float> scales(r.slots);
   if (!x.ok() || !y.ok() || !scale.ok() || !offset.ok() || !scales.ok()) return ScratchFailed(t.plan().name);
   const DenseReader<float> reader(x.view());

@@ -207,11 +207,8 @@ struct MapReader {
   Values<int8_t> map;
   Values<int32_t> index;
   Values<float> probs;
-  MapReader(const Run& t, const RoutingOperands& at) {
-    if (at.map >= 0) map = Values<int8_t>(t[at.map]);
-    if (at.index >= 0) index = Values<int32_t>(t[at.index]);
-    if (at.probs >= 0) probs = Values<float>(t[at.probs]);
-  }
+  MapReader(const Run& t, const RoutingOperands& at)
+      : map(t, at.map), index(t, at.index), probs(t, at.probs) {}
   bool ok() const { return map.ok() && index.ok() && probs.ok(); }
 };
 
@@ -222,13 +219,6 @@ Status RequireMap(Call& call, const aclTensor* map, const RoutingMap& r) {
     return call.Invalid("routingMap has type {}, expected bool or int8", Name(map->view.dtype));
   const int64_t dims[] = {r.tokens, r.experts};
   return call.RequireShape(map, "routingMap", dims, 2);
-}
-
-Status RequireFloats(Call& call, const aclTensor* t, const char* name, int64_t rows, int64_t columns) {
-  const int64_t dims[] = {rows, columns};
-  RETURN_IF_ERROR(call.RequireShape(t, name, dims, 2));
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
 }
 
 // An index or a weight of each slot; nullptr is left alone.
@@ -274,14 +264,11 @@ Status ReadExperts(Call& call, const aclTensor* map, const aclTensor* probs, Rou
   }
   RETURN_IF_ERROR(RequireMap(call, map, *r));
   if (probs == nullptr) return Status();
-  RETURN_IF_ERROR(RequireFloats(call, probs, "probs", r->tokens, r->experts));
+  RETURN_IF_ERROR(call.RequireFloating(probs, "probs", {r->tokens, r->experts}));
   if (map == nullptr && !r->padded)
     return call.Invalid("probs is given without routingMap: whose probabilities are they?");
   return RequireCapacity(call, *r);
 }
-
-// nullptr for one that isn't there or has nothing.
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 }  // namespace
 
@@ -300,7 +287,7 @@ Status aclnn::MoeTokenPermuteWithRoutingMap(Call& call, const aclTensor* tokens,
     return call.Invalid("numOutTokens is {}, expected a number of rows, 0 or more", numOutTokens);
   if (dropAndPad && r.experts > 0) numOutTokens = numOutTokens / r.experts * r.experts;
   r.slots = numOutTokens;
-  RETURN_IF_ERROR(RequireFloats(call, permuteTokensOut, "permuteTokensOut", r.slots, r.width));
+  RETURN_IF_ERROR(call.RequireFloating(permuteTokensOut, "permuteTokensOut", {r.slots, r.width}));
   RETURN_IF_ERROR(RequireSlots(call, sortedIndicesOut, "sortedIndicesOut", r, true));
   RETURN_IF_ERROR(RequireCapacity(call, r));
   if (dropAndPad && r.capacity() > r.tokens)
@@ -308,7 +295,7 @@ Status aclnn::MoeTokenPermuteWithRoutingMap(Call& call, const aclTensor* tokens,
                         numOutTokens, r.capacity(), r.experts, r.tokens);
   const aclTensor *probs = Given(probsOptional), *probs_out = Given(permuteProbsOutOptional);
   if (probs != nullptr) {
-    RETURN_IF_ERROR(RequireFloats(call, probs, "probs", r.tokens, r.experts));
+    RETURN_IF_ERROR(call.RequireFloating(probs, "probs", {r.tokens, r.experts}));
     RETURN_IF_ERROR(RequireSlots(call, probs_out, "permuteProbsOut", r, false));
   }
   if (r.slots == 0) return call.Nothing();
@@ -353,8 +340,9 @@ Status aclnn::MoeTokenPermuteWithRoutingMapGrad(Call& call, const aclTensor* per
   r.tokens = tokensNum, r.experts = numExperts;
   r.padded = dropAndPad;
   const aclTensor* map = Given(routingMapOptional);
-  RETURN_IF_ERROR(RequireFloats(call, tokensGradOut, "tokensGradOut", r.tokens, r.width));
-  RETURN_IF_ERROR(RequireFloats(call, permutedTokenOutputGrad, "permutedTokenOutputGrad", r.slots, r.width));
+  RETURN_IF_ERROR(call.RequireFloating(tokensGradOut, "tokensGradOut", {r.tokens, r.width}));
+  RETURN_IF_ERROR(
+      call.RequireFloating(permutedTokenOutputGrad, "permutedTokenOutputGrad", {r.slots, r.width}));
   RETURN_IF_ERROR(RequireMap(call, map, r));
   RETURN_IF_ERROR(RequireSlots(call, sortedIndices, "sortedIndices", r, true));
   RETURN_IF_ERROR(RequireCapacity(call, r));
@@ -362,7 +350,7 @@ Status aclnn::MoeTokenPermuteWithRoutingMapGrad(Call& call, const aclTensor* per
   if (probs_grad == nullptr) out = nullptr;
   RETURN_IF_ERROR(RequireSlots(call, probs_grad, "permutedProbsOutputGrad", r, false));
   if (out != nullptr) {
-    RETURN_IF_ERROR(RequireFloats(call, out, "probsGradOut", r.tokens, r.experts));
+    RETURN_IF_ERROR(call.RequireFloating(out, "probsGradOut", {r.tokens, r.experts}));
     if (map == nullptr && !dropAndPad)
       return call.Invalid("probsGradOut is given without routingMap: whose gradients are they?");
   }
@@ -375,7 +363,7 @@ Status aclnn::MoeTokenPermuteWithRoutingMapGrad(Call& call, const aclTensor* per
   at.rows = o.Output(tokensGradOut), at.tokens_out = o.Output(out);
   return call.Launch(o.list(), Cost{0, o.bytes()}, [r, at](const Run& t) -> Status {
     const MapReader in(t, at);
-    const Values<float> slot_probs = at.slot_probs >= 0 ? Values<float>(t[at.slot_probs]) : Values<float>();
+    const Values<float> slot_probs(t, at.slot_probs);
     if (!in.ok() || !slot_probs.ok()) return ScratchFailed(t.plan().name);
     Pairs p;
     RETURN_IF_ERROR(ReadPairs(t.plan().name, "sortedIndices", r, in.map.get(), in.index.get(), &p));
@@ -406,8 +394,8 @@ Status aclnn::MoeTokenUnpermuteWithRoutingMap(Call& call, const aclTensor* permu
   r.padded = paddedMode;
   RETURN_IF_ERROR(RequireRestored(call, r, restoreShapeOptional, "unpermutedTokens"));
   RETURN_IF_ERROR(ReadExperts(call, map, probs, &r));
-  RETURN_IF_ERROR(RequireFloats(call, unpermutedTokens, "unpermutedTokens", r.tokens, r.width));
-  RETURN_IF_ERROR(RequireFloats(call, permutedTokens, "permutedTokens", r.slots, r.width));
+  RETURN_IF_ERROR(call.RequireFloating(unpermutedTokens, "unpermutedTokens", {r.tokens, r.width}));
+  RETURN_IF_ERROR(call.RequireFloating(permutedTokens, "permutedTokens", {r.slots, r.width}));
   RETURN_IF_ERROR(RequireSlots(call, sortedIndices, "sortedIndices", r, true));
   if (probs != nullptr) RETURN_IF_ERROR(RequireSlots(call, permuteProbs, "permuteProbs", r, false));
   if (paddedMode) {
@@ -466,16 +454,16 @@ Status aclnn::MoeTokenUnpermuteWithRoutingMapGrad(Call& call, const aclTensor* u
   r.padded = dropAndPad;
   RETURN_IF_ERROR(RequireRestored(call, r, restoreShapeOptional, "unpermutedTokensGrad"));
   RETURN_IF_ERROR(ReadExperts(call, map, probs, &r));
-  RETURN_IF_ERROR(RequireFloats(call, unpermutedTokensGrad, "unpermutedTokensGrad", r.tokens, r.width));
-  RETURN_IF_ERROR(RequireFloats(call, permutedTokensGradOut, "permutedTokensGradOut", r.slots, r.width));
+  RETURN_IF_ERROR(call.RequireFloating(unpermutedTokensGrad, "unpermutedTokensGrad", {r.tokens, r.width}));
+  RETURN_IF_ERROR(call.RequireFloating(permutedTokensGradOut, "permutedTokensGradOut", {r.slots, r.width}));
   RETURN_IF_ERROR(RequireSlots(call, outIndex, "outIndex", r, true));
   if (dropAndPad) RETURN_IF_ERROR(RequireSlots(call, permuteTokenId, "permuteTokenId", r, true));
   if (probs == nullptr) out = nullptr;
   if (out != nullptr) {
-    RETURN_IF_ERROR(RequireFloats(call, out, "probsGradOut", r.tokens, r.experts));
+    RETURN_IF_ERROR(call.RequireFloating(out, "probsGradOut", {r.tokens, r.experts}));
     if (permutedTokensOptional == nullptr)
       return call.Invalid("probsGradOut is given without permutedTokens, which it needs");
-    RETURN_IF_ERROR(RequireFloats(call, permutedTokensOptional, "permutedTokens", r.slots, r.width));
+    RETURN_IF_ERROR(call.RequireFloating(permutedTokensOptional, "permutedTokens", {r.slots, r.width}));
   }
   RETURN_IF_ERROR(RequireEven(call, r, map));
   if (permutedTokensGradOut->view.empty() && out == nullptr) return call.Nothing();
@@ -488,7 +476,7 @@ Status aclnn::MoeTokenUnpermuteWithRoutingMapGrad(Call& call, const aclTensor* u
   at.slots = o.Output(permutedTokensGradOut), at.slot_probs = o.Output(out);
   return call.Launch(o.list(), Cost{0, o.bytes()}, [r, at, permuted](const Run& t) -> Status {
     const MapReader in(t, at);
-    const Values<int32_t> tokens = at.order >= 0 ? Values<int32_t>(t[at.order]) : Values<int32_t>();
+    const Values<int32_t> tokens(t, at.order);
     if (!in.ok() || !tokens.ok()) return ScratchFailed(t.plan().name);
     const char* op = t.plan().name;
     Pairs p;

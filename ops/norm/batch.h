@@ -8,11 +8,6 @@
 
 namespace anycann {
 
-template <class T>
-Values<T> OptionalValues(const TensorView* v) {
-  return v ? Values<T>(*v) : Values<T>();
-}
-
 // x and y of [N, C, ...] as one grid: their own memory when dense in the same order, otherwise dense copies.
 template <class T>
 struct BatchOperands {

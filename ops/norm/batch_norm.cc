@@ -39,7 +39,7 @@ Status Forward(const Attributes& a, const ForwardAt& at, const Run& t) {
   const int64_t channels = operands.grid.channels;
   const Scratch<Moments> moments(a.training ? channels : 0);
   const Scratch<T> mean(channels), invstd(channels), scale(channels), shift(channels), unbiased(channels);
-  const Values<T> weight = OptionalValues<T>(At(t, at.weight)), bias = OptionalValues<T>(At(t, at.bias));
+  const Values<T> weight(t, at.weight), bias(t, at.bias);
   if (!operands.ok() || !moments.ok() || !mean.ok() || !invstd.ok() || !scale.ok() || !shift.ok() ||
       !unbiased.ok() || !weight.ok() || !bias.ok())
     return ScratchFailed(a.op);
@@ -82,7 +82,7 @@ Status Backward(const Attributes& a, const BackwardAt& at, const Run& t) {
   const BatchGradients<T> operands(t[at.dy], t[at.x], At(t, at.dx));
   const int64_t channels = operands.grid.channels;
   const double count = static_cast<double>(operands.grid.rows * operands.grid.inner);
-  const Values<T> weight = OptionalValues<T>(At(t, at.weight)), mean(t[at.mean]), given(t[at.invstd]);
+  const Values<T> weight(t, at.weight), mean(t[at.mean]), given(t[at.invstd]);
   const Scratch<T> invstd(channels), dweight(channels), dbias(channels), p(channels), q(channels),
       r(channels);
   const Scratch<double> sum_dy(channels), sum_dyx(channels);

@@ -69,7 +69,7 @@ template <class T>
 Status Elements(const char* op, const ElementAt& at, const Run& t) {
   const BatchOperands<T> operands(t[at.x], t[at.y]);
   const int64_t channels = operands.grid.channels;
-  const Values<T> weight = OptionalValues<T>(At(t, at.weight)), bias = OptionalValues<T>(At(t, at.bias));
+  const Values<T> weight(t, at.weight), bias(t, at.bias);
   const Values<T> mean(t[at.mean]), invstd(t[at.invstd]);
   const Scratch<T> scale(channels), shift(channels);
   if (!operands.ok() || !weight.ok() || !bias.ok() || !mean.ok() || !invstd.ok() || !scale.ok() ||
@@ -92,8 +92,8 @@ template <class T>
 Status ElementsBackward(const char* op, const ElementBackwardAt& at, const Run& t) {
   const BatchGradients<T> operands(t[at.dy], t[at.x], &t[at.dx]);
   const int64_t channels = operands.grid.channels;
-  const Values<T> weight = OptionalValues<T>(At(t, at.weight)), mean(t[at.mean]), invstd(t[at.invstd]),
-                  sum_dy(t[at.sum_dy]), sum_dyx(t[at.sum_dyx]);
+  const Values<T> weight(t, at.weight), mean(t[at.mean]), invstd(t[at.invstd]), sum_dy(t[at.sum_dy]),
+      sum_dyx(t[at.sum_dyx]);
   const Values<double> counts(t[at.counts]);
   const Scratch<T> p(channels), q(channels), r(channels);
   if (!operands.ok() || !weight.ok() || !mean.ok() || !invstd.ok() || !sum_dy.ok() || !sum_dyx.ok() ||

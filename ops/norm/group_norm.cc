@@ -37,7 +37,7 @@ template <class T>
 Status Forward(const char* op, const Shape& s, double eps, double swish, const ForwardAt& at, const Run& t) {
   const DenseInput x(t[at.x]);
   const DenseOutput y(t[at.y]);
-  const Values<T> gamma = OptionalValues<T>(At(t, at.gamma)), beta = OptionalValues<T>(At(t, at.beta));
+  const Values<T> gamma(t, at.gamma), beta(t, at.beta);
   const Scratch<Moments> moments(s.slots());
   const Scratch<T> mean(s.slots()), rstd(s.slots()), center(s.n * s.c), scale(s.n * s.c), shift(s.n * s.c);
   if (!x.ok() || !y.ok() || !gamma.ok() || !beta.ok() || !moments.ok() || !mean.ok() || !rstd.ok() ||
@@ -123,7 +123,7 @@ Status Backward(const char* op, const Shape& s, const BackwardAt& at, const Run&
   const DenseInput dy(t[at.dy]), x(t[at.x]);
   std::optional<DenseOutput> dx;
   if (at.dx >= 0) dx.emplace(t[at.dx]);
-  const Values<T> mean(t[at.mean]), rstd(t[at.rstd]), gamma = OptionalValues<T>(At(t, at.gamma));
+  const Values<T> mean(t[at.mean]), rstd(t[at.rstd]), gamma(t, at.gamma);
   const int64_t channels = s.n * s.c;
   const Scratch<T> center(channels), p(channels), q(channels), r(channels);
   const Scratch<double> sum_dy(channels), sum_dyx(channels);

@@ -24,13 +24,6 @@ struct Streams {
 
 float Sigmoid(float x) { return 1 / (1 + std::exp(-x)); }
 
-Status RequireNumbers(Call& call, const aclTensor* t, const char* name, int64_t count) {
-  if (t->view.numel() != count)
-    return call.Invalid("{} has shape {}, expected {} numbers", name, ShapeString(t->view), count);
-  if (IsFloating(t->view.dtype)) return Status();
-  return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
-}
-
 Status ReadStreams(Call& call, const aclTensor* x, Streams* s) {
   RETURN_IF_ERROR(call.RequireRank(x, "x", 3, 4));
   const TensorView& v = x->view;
@@ -38,14 +31,12 @@ Status ReadStreams(Call& call, const aclTensor* x, Streams* s) {
   s->tokens = v.dims[0] * (v.rank == 4 ? v.dims[1] : 1);
   if (s->n < 1 || s->n > 64 || s->d < 1)
     return call.Invalid("x has shape {}, expected 1 to 64 streams of 1 or more numbers", ShapeString(v));
-  return RequireNumbers(call, x, "x", s->tokens * s->width());
+  return call.RequireFloats(x, "x", s->tokens * s->width());
 }
 
 TensorView Matrix(const float* p, int64_t rows, int64_t columns) {
   return TensorView::Contiguous(const_cast<float*>(p), DType::kFloat, {rows, columns});
 }
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 struct Pre {
   Streams s;
@@ -56,8 +47,7 @@ struct Pre {
 
 Status RunPre(const Run& t, const Pre& p) {
   const Streams& s = p.s;
-  const Values<float> x(t[p.x]), alpha(t[p.alpha]), bias(t[p.bias]),
-      gamma = p.gamma >= 0 ? Values<float>(t[p.gamma]) : Values<float>();
+  const Values<float> x(t[p.x]), alpha(t[p.alpha]), bias(t[p.bias]), gamma(t, p.gamma);
   const Scratch<float> scaled(gamma.get() != nullptr || p.gamma >= 0 ? s.tokens * s.width() : 0),
       mix(s.tokens * s.numbers()), in(s.tokens * s.d), post(s.tokens * s.n),
       res(s.mixing ? s.tokens * s.n * s.n : 0), inverse(s.tokens), pre(s.tokens * s.n);
@@ -108,10 +98,9 @@ struct PreGradient {
 
 Status RunPreGradient(const Run& t, const PreGradient& p) {
   const Streams& s = p.s;
-  const auto read = [&](int i) { return i >= 0 ? Values<float>(t[i]) : Values<float>(); };
-  const Values<float> x = read(p.x), alpha = read(p.alpha), g_in = read(p.g_in), g_post = read(p.g_post),
-                      g_res = read(p.g_res), inverse = read(p.inverse), mix = read(p.mix), pre = read(p.pre),
-                      post = read(p.post), gamma = read(p.gamma), more = read(p.g_x_post);
+  const Values<float> x(t, p.x), alpha(t, p.alpha), g_in(t, p.g_in), g_post(t, p.g_post), g_res(t, p.g_res),
+      inverse(t, p.inverse), mix(t, p.mix), pre(t, p.pre), post(t, p.post), gamma(t, p.gamma),
+      more(t, p.g_x_post);
   const int64_t numbers = s.numbers(), width = s.width();
   const Scratch<float> g_mix(s.tokens * numbers), scaled(s.tokens * width), g_scaled(s.tokens * width),
       gx(s.tokens * width), g_inverse(s.tokens);
@@ -226,9 +215,9 @@ Status ReadPost(Call& call, const aclTensor* x, const aclTensor* res, const aclT
                 const aclTensor* post, Post* p) {
   RETURN_IF_ERROR(ReadStreams(call, x, &p->s));
   p->mixing = res != nullptr;
-  RETURN_IF_ERROR(RequireNumbers(call, out, "hOut", p->s.tokens * p->s.d));
-  RETURN_IF_ERROR(RequireNumbers(call, post, "hPost", p->s.tokens * p->s.n));
-  return res == nullptr ? Status() : RequireNumbers(call, res, "hRes", p->s.tokens * p->s.n * p->s.n);
+  RETURN_IF_ERROR(call.RequireFloats(out, "hOut", p->s.tokens * p->s.d));
+  RETURN_IF_ERROR(call.RequireFloats(post, "hPost", p->s.tokens * p->s.n));
+  return res == nullptr ? Status() : call.RequireFloats(res, "hRes", p->s.tokens * p->s.n * p->s.n);
 }
 
 Cost CostOf(const Streams& s) {
@@ -240,14 +229,13 @@ Status LaunchPost(Call& call, const aclTensor* x, const aclTensor* res, const ac
   res = Given(res);
   Post p;
   RETURN_IF_ERROR(ReadPost(call, x, res, out, post, &p));
-  RETURN_IF_ERROR(RequireNumbers(call, y, "out", p.s.tokens * p.s.width()));
+  RETURN_IF_ERROR(call.RequireFloats(y, "out", p.s.tokens * p.s.width()));
   if (p.s.tokens == 0) return call.Nothing();
   Operands o;
   const int at_x = o.Input(x), at_out = o.Input(out), at_post = o.Input(post), at_res = o.Input(res),
             at_y = o.Output(y);
   return call.Launch(o.list(), CostOf(p.s), [=](const Run& t) -> Status {
-    const Values<float> x(t[at_x]), out(t[at_out]), post(t[at_post]),
-        res = at_res >= 0 ? Values<float>(t[at_res]) : Values<float>();
+    const Values<float> x(t[at_x]), out(t[at_out]), post(t[at_post]), res(t, at_res);
     const Scratch<float> y(t[at_y].numel());
     if (!x.ok() || !out.ok() || !post.ok() || !res.ok() || !y.ok()) return ScratchFailed(t.plan().name);
     const int64_t n = p.s.n, d = p.s.d;
@@ -281,11 +269,11 @@ Status aclnn::MhcPre(Call& call, const aclTensor* x, const aclTensor* phi, const
   s.mixing = phi->view.dims[0] != 2 * s.n;
   const int64_t dims[] = {s.numbers(), s.width()};
   RETURN_IF_ERROR(call.RequireShape(phi, "phi", dims, 2));
-  RETURN_IF_ERROR(RequireNumbers(call, phi, "phi", s.numbers() * s.width()));
-  RETURN_IF_ERROR(RequireNumbers(call, alpha, "alpha", s.mixing ? 3 : 2));
-  RETURN_IF_ERROR(RequireNumbers(call, bias, "bias", s.numbers()));
+  RETURN_IF_ERROR(call.RequireFloats(phi, "phi", s.numbers() * s.width()));
+  RETURN_IF_ERROR(call.RequireFloats(alpha, "alpha", s.mixing ? 3 : 2));
+  RETURN_IF_ERROR(call.RequireFloats(bias, "bias", s.numbers()));
   const aclTensor* gamma = Given(gammaOptional);
-  if (gamma != nullptr) RETURN_IF_ERROR(RequireNumbers(call, gamma, "gamma", s.width()));
+  if (gamma != nullptr) RETURN_IF_ERROR(call.RequireFloats(gamma, "gamma", s.width()));
   const aclTensor *res = s.mixing ? hRes : nullptr, *inverse = Given(invRmsOptional),
                   *mix = Given(hMixOptional), *pre = Given(hPreOptional);
   for (const auto& [t, name, each] : {std::tuple<const aclTensor*, const char*, int64_t>{hIn, "hIn", s.d},
@@ -294,7 +282,7 @@ Status aclnn::MhcPre(Call& call, const aclTensor* x, const aclTensor* phi, const
                                       {inverse, "invRms", 1},
                                       {mix, "hMix", s.numbers()},
                                       {pre, "hPre", s.n}})
-    if (t != nullptr) RETURN_IF_ERROR(RequireNumbers(call, t, name, s.tokens * each));
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireFloats(t, name, s.tokens * each));
   if (s.tokens == 0) return call.Nothing();
   p.norm_eps = static_cast<float>(normEps), p.hc_eps = static_cast<float>(hcEps);
   Operands o;
@@ -345,7 +333,7 @@ Status aclnn::MhcPreBackward(Call& call, const aclTensor* x, const aclTensor* ph
         {gradAlpha, "gradAlpha", 3},
         {gradBias, "gradBias", s.numbers()},
         {ggamma, "gradGamma", s.width()}})
-    if (t != nullptr) RETURN_IF_ERROR(RequireNumbers(call, t, name, count));
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireFloats(t, name, count));
   p.hc_eps = hcEps;
   Operands o;
   p.x = o.Input(x), p.phi = o.Input(phi), p.alpha = o.Input(alpha);
@@ -384,15 +372,14 @@ Status aclnn::MhcPostBackward(Call& call, const aclTensor* gradOutput, const acl
         {gres, "gradHRes", s.n * s.n},
         {gradHOut, "gradHOut", s.d},
         {gradHPost, "gradHPost", s.n}})
-    if (t != nullptr) RETURN_IF_ERROR(RequireNumbers(call, t, name, s.tokens * each));
+    if (t != nullptr) RETURN_IF_ERROR(call.RequireFloats(t, name, s.tokens * each));
   if (s.tokens == 0) return call.Nothing();
   Operands o;
   const int at_g = o.Input(gradOutput), at_x = o.Input(x), at_res = o.Input(res), at_out = o.Input(hOut),
             at_post = o.Input(hPost), at_gx = o.Output(gradX), at_gres = o.Output(gres),
             at_gout = o.Output(gradHOut), at_gpost = o.Output(gradHPost);
   return call.Launch(o.list(), CostOf(s), [=](const Run& t) -> Status {
-    const Values<float> g(t[at_g]), x(t[at_x]), out(t[at_out]), post(t[at_post]),
-        res = at_res >= 0 ? Values<float>(t[at_res]) : Values<float>();
+    const Values<float> g(t[at_g]), x(t[at_x]), out(t[at_out]), post(t[at_post]), res(t, at_res);
     const int64_t n = p.s.n, d = p.s.d, tokens = p.s.tokens;
     const Scratch<float> gx(tokens * n * d), gres(tokens * n * n), gout(tokens * d), gpost(tokens * n);
     for (const Values<float>* v : {&g, &x, &out, &post, &res})
@@ -445,14 +432,14 @@ Status aclnn::MhcSinkhorn(Call& call, const aclTensor* x, float eps, int64_t num
   if (n < 1 || n > 8 || v.dims[v.rank - 2] != n)
     return call.Invalid("x has shape {}, expected square matrices of 1 to 8 rows", ShapeString(v));
   if (numIters < 1 || numIters > 1000) return call.Invalid("numIters is {}, expected 1 to 1000", numIters);
-  RETURN_IF_ERROR(RequireNumbers(call, x, "x", v.numel()));
-  RETURN_IF_ERROR(RequireNumbers(call, output, "output", v.numel()));
+  RETURN_IF_ERROR(call.RequireFloats(x, "x", v.numel()));
+  RETURN_IF_ERROR(call.RequireFloats(output, "output", v.numel()));
   const aclTensor *matrices = Given(normOut), *sums = matrices == nullptr ? nullptr : Given(sumOut);
   const int64_t steps = 2 * numIters;
   if (matrices != nullptr) {
     if (sums == nullptr) return call.Invalid("sumOut is absent, but normOut is given");
-    RETURN_IF_ERROR(RequireNumbers(call, matrices, "normOut", steps * tokens * n * 8));
-    RETURN_IF_ERROR(RequireNumbers(call, sums, "sumOut", steps * tokens * 8));
+    RETURN_IF_ERROR(call.RequireFloats(matrices, "normOut", steps * tokens * n * 8));
+    RETURN_IF_ERROR(call.RequireFloats(sums, "sumOut", steps * tokens * 8));
   }
   if (v.empty()) return call.Nothing();
   Operands o;
@@ -495,15 +482,15 @@ Status aclnn::MhcSinkhornBackward(Call& call, const aclTensor* gradOutput, const
   const int64_t n = v.dims[v.rank - 1], tokens = n > 0 ? v.numel() / (n * n) : 0;
   if (n < 1 || n > 8 || v.dims[v.rank - 2] != n)
     return call.Invalid("gradOutput has shape {}, expected square matrices of 1 to 8 rows", ShapeString(v));
-  RETURN_IF_ERROR(RequireNumbers(call, gradOutput, "gradOutput", v.numel()));
-  RETURN_IF_ERROR(RequireNumbers(call, out, "out", v.numel()));
+  RETURN_IF_ERROR(call.RequireFloats(gradOutput, "gradOutput", v.numel()));
+  RETURN_IF_ERROR(call.RequireFloats(out, "out", v.numel()));
   if (v.empty()) return call.Nothing();
   const int64_t steps = normOut->view.numel() / (tokens * n * 8);
   if (steps < 2 || steps % 2 != 0)
     return call.Invalid("normOut has shape {}, expected an even number of steps of {} numbers",
                         ShapeString(normOut->view), tokens * n * 8);
-  RETURN_IF_ERROR(RequireNumbers(call, normOut, "normOut", steps * tokens * n * 8));
-  RETURN_IF_ERROR(RequireNumbers(call, sumOut, "sumOut", steps * tokens * 8));
+  RETURN_IF_ERROR(call.RequireFloats(normOut, "normOut", steps * tokens * n * 8));
+  RETURN_IF_ERROR(call.RequireFloats(sumOut, "sumOut", steps * tokens * 8));
   return call.Launch({In(gradOutput), In(normOut), In(sumOut), Out(out)},
                      Cost{6.0 * static_cast<double>(v.numel() * steps), 0}, [=](const Run& t) -> Status {
                        const Values<float> g(t[0]), matrices(t[1]), sums(t[2]);
@@ -558,7 +545,7 @@ Status aclnn::HcPre(Call& call, const aclTensor* x, const aclTensor* hcFn, const
         std::tuple{hcBase, "hcBase", s.numbers()}, std::tuple{yOut, "y", s.tokens * s.d},
         std::tuple{postOut, "post", s.tokens * s.n},
         std::tuple{combFragOut, "combFrag", s.tokens * s.n * s.n}})
-    RETURN_IF_ERROR(RequireNumbers(call, t, name, count));
+    RETURN_IF_ERROR(call.RequireFloats(t, name, count));
   if (s.tokens == 0) return call.Nothing();
   p.norm_eps = static_cast<float>(normEps), p.hc_eps = static_cast<float>(hcEps);
   Operands o;

@@ -18,7 +18,7 @@ Status RunDequantBias(const Run& t, const DequantBiasPlaces& at) {
   const DenseInput x(t[at.x]);
   const DenseOutput y(t[at.out]);
   const Values<float> weight(t[at.weight]);
-  const Values<float> activation = at.activation >= 0 ? Values<float>(t[at.activation]) : Values<float>();
+  const Values<float> activation(t, at.activation);
   const bool whole = at.bias >= 0 && t[at.bias].dtype == DType::kInt32;
   const Values<int32_t> before = whole ? Values<int32_t>(t[at.bias]) : Values<int32_t>();
   const Values<float> after = at.bias >= 0 && !whole ? Values<float>(t[at.bias]) : Values<float>();

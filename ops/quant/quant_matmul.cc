@@ -26,8 +26,6 @@ struct QuantMatmulHandles {
 };
 
 // An absent parameter may come as an empty tensor.
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
-
 struct Groups {
   int64_t count = 0, rows = 0;  // count 0: none
 };
@@ -63,7 +61,7 @@ Status RunGroups(const Run& t, const Groups& g, const Places& at, const TensorVi
   const bool columns_first = b.strides[0] == 1 && b.strides[1] != 1;
   const Scratch<float> weight(k * n), x(a.numel()), sums(t[at.out].numel());
   const QuantScales offset = at.x2_offset >= 0 ? QuantScales(t[at.x2_offset]) : QuantScales();
-  const Values<float> y_offset = at.y_offset >= 0 ? Values<float>(t[at.y_offset]) : Values<float>();
+  const Values<float> y_offset(t, at.y_offset);
   if (!weight.ok() || !x.ok() || !sums.ok() || !offset.ok() || !y_offset.ok()) return ScratchFailed(op);
   Dequantise(b, g, x2_scale.get(), offset.get(), columns_first, weight.get());
   const TensorView left = TensorView::Contiguous(x.get(), DType::kFloat, a.dims, a.rank);
@@ -89,7 +87,7 @@ Status RunQuantMatmul(const Run& t, const IntegerMatrix& x1, const IntegerMatrix
   RETURN_IF_ERROR(ResolveWeight(op, x2, t[at.x2], &right, &b));
   RETURN_IF_ERROR(ResolveWeight(op, x1, t[at.x1], &left, &a));
   const QuantScales x2_scale(t[at.x2_scale]);
-  const Values<float> x1_scale = at.x1_scale >= 0 ? Values<float>(t[at.x1_scale]) : Values<float>();
+  const Values<float> x1_scale(t, at.x1_scale);
   if (!x2_scale.ok() || !x1_scale.ok()) return ScratchFailed(op);
   ProductScales s;
   s.column = x2_scale.get();
@@ -98,7 +96,7 @@ Status RunQuantMatmul(const Run& t, const IntegerMatrix& x1, const IntegerMatrix
   s.row_count = at.x1_scale >= 0 ? t[at.x1_scale].numel() : 1;
   if (at.bias >= 0) s.bias = &t[at.bias];
   if (g.count > 0) return RunGroups(t, g, at, a, b, x2_scale, s);
-  const Values<float> offset = at.x2_offset >= 0 ? Values<float>(t[at.x2_offset]) : Values<float>();
+  const Values<float> offset(t, at.x2_offset);
   if (!offset.ok()) return ScratchFailed(op);
   if (t[at.out].dtype == DType::kInt8) {
     s.offset = at.x2_offset >= 0 ? offset.get() : x2_scale.offsets();

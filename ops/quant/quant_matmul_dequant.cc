@@ -61,8 +61,8 @@ Status RunDequant(const Run& t, const IntegerMatrix& w, const DequantPlaces& at)
   const Scratch<int8_t> left(rows * k);
   const Scratch<float> row_scale(rows);
   const QuantScales column(t[at.weight_scale]);
-  const Values<float> smooth = at.smooth >= 0 ? Values<float>(t[at.smooth]) : Values<float>();
-  const Values<float> given = at.x_scale >= 0 ? Values<float>(t[at.x_scale]) : Values<float>();
+  const Values<float> smooth(t, at.smooth);
+  const Values<float> given(t, at.x_scale);
   if (!left.ok() || !row_scale.ok() || !column.ok() || !smooth.ok() || !given.ok()) return ScratchFailed(op);
   RETURN_IF_ERROR(QuantiseRows(op, t[at.x], smooth, given, at.x_scale >= 0 && t[at.x_scale].numel() == 1,
                                left.get(), row_scale.get()));
@@ -108,8 +108,7 @@ Status LaunchDequant(Call& call, const aclTensor* x, const aclTensor* weight, co
   if (mode != "pertoken" && mode != "pertensor")
     return call.Invalid("xQuantMode is \"{}\", expected \"pertoken\" or \"pertensor\"", mode);
   RETURN_IF_ERROR(call.RequireRank(x, "x", 2, 2));
-  if (!IsFloating(x->view.dtype))
-    return call.Invalid("x has type {}, expected a floating type", Name(x->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(x, "x"));
   const int weight_rank = group_list == nullptr ? 2 : 3;
   RETURN_IF_ERROR(call.RequireRank(weight, "weight", weight_rank, weight_rank));
   RETURN_IF_ERROR(call.RequireDType(weight, "weight", DType::kInt8));
@@ -128,8 +127,7 @@ Status LaunchDequant(Call& call, const aclTensor* x, const aclTensor* weight, co
   }
   const int64_t dims[] = {rows, n};
   RETURN_IF_ERROR(call.RequireShape(out, "out", dims, 2));
-  if (!IsFloating(out->view.dtype))
-    return call.Invalid("out has type {}, expected a floating type", Name(out->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(out, "out"));
   const bool packed = IsQuantParam(weightScale->view.dtype);
   if ((!packed && !IsFloating(weightScale->view.dtype)) ||
       (weightScale->view.numel() != groups * n && weightScale->view.numel() != 1))

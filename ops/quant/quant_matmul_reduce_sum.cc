@@ -71,8 +71,7 @@ Status aclnn::QuantMatmulReduceSumWeightNz(Call& call, const aclTensor* x1, cons
                         ShapeString(x2->view));
   const int64_t shape[] = {1, m, n};
   RETURN_IF_ERROR(call.RequireShape(out, "out", keepDims ? shape : shape + 1, keepDims ? 3 : 2));
-  if (!IsFloating(out->view.dtype))
-    return call.Invalid("out has type {}, expected a floating type", Name(out->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(out, "out"));
   if (x1Scale->view.numel() != batch * m || !IsFloating(x1Scale->view.dtype))
     return call.Invalid("x1Scale is {}, expected [{},{}] of float32", Describe(x1Scale), batch, m);
   RETURN_IF_ERROR(CheckRowScale(call, x2Scale, "x2Scale", n));

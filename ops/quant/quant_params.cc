@@ -29,7 +29,7 @@ Status PackParams(Call& call, const aclTensor* scale, const aclTensor* offset, b
   return call.Launch(
       o.list(), Cost{4.0 * static_cast<double>(n), o.bytes()}, [s, z, y, n, nearest](const Run& t) -> Status {
         const Values<float> scales(t[s]);
-        const Values<float> offsets = z >= 0 ? Values<float>(t[z]) : Values<float>();
+        const Values<float> offsets(t, z);
         const DenseOutput to(t[y]);
         if (!scales.ok() || !offsets.ok() || !to.ok()) return ScratchFailed(t.plan().name);
         const bool many = t[s].numel() != 1, shifted = z >= 0 && t[z].numel() != 1;

@@ -52,7 +52,7 @@ Status RunGroupQuant(const Run& t, const RowFormat& f, const GroupPlaces& at) {
   const DenseInput x(t[at.x]);
   const QuantRows y(f, t[at.y]);
   const GroupValues scale(t[at.scale], t[at.groups].numel(), f.n);
-  const Values<float> offset = at.offset >= 0 ? Values<float>(t[at.offset]) : Values<float>();
+  const Values<float> offset(t, at.offset);
   if (!x.ok() || !y.ok() || !scale.ok() || !offset.ok()) return ScratchFailed(op);
   const float shift = offset.get() != nullptr ? offset[0] : 0.0f;
   const DenseReader<float> reader(x.view());

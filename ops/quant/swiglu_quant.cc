@@ -69,8 +69,7 @@ Status RunSwiglu(const Run& t, const SwigluQuant& s, const SwigluPlaces& at) {
   const QuantRows y(f, t[at.y]);
   const GroupValues weight = values(at.weight_scale, wide), bias = values(at.bias, wide),
                     scale = values(at.quant_scale, f.n), offset = values(at.quant_offset, f.n);
-  const Values<float> activation =
-      at.activation_scale >= 0 ? Values<float>(t[at.activation_scale]) : Values<float>();
+  const Values<float> activation(t, at.activation_scale);
   const Scratch<float> scales(f.rows);
   if (!x.ok() || !y.ok() || !weight.ok() || !bias.ok() || !scale.ok() || !offset.ok() || !activation.ok() ||
       !scales.ok())
@@ -184,8 +183,7 @@ Status aclnn::SwiGluQuantV2(Call& call, const aclTensor* x, const aclTensor* smo
   h.y = yOut, h.scale = scaleOut, h.mode = quantModeOptional, h.dst_type = dstType;
   SwigluQuant s;
   s.gate.left = activateLeft, s.reciprocal = true, s.sizes = groupListType == 1;
-  if (!IsFloating(x->view.dtype))
-    return call.Invalid("x has type {}, expected a floating type", Name(x->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(x, "x"));
   return LaunchSwiglu(call, h, s);
 }
 

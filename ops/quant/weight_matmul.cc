@@ -126,7 +126,7 @@ TensorView ByColumn(const TensorView& v) { return v.rank == 2 ? v.Transpose(0, 1
 Status RunFewRows(const Run& t, const QuantisedWeight& w, const Groups& g, const WeightOperands& at) {
   const Dense x(t[at.x], DType::kFloat, Dense::kRead);
   Dense y(t[at.y], DType::kFloat, Dense::kWrite);
-  const Values<float> bias = at.bias >= 0 ? Values<float>(t[at.bias]) : Values<float>();
+  const Values<float> bias(t, at.bias);
   const DenseInput scale(ByColumn(t[at.scale]));
   const DenseInput offset(ByColumn(t[at.offset >= 0 ? at.offset : at.scale]));  // read only where given
   const int64_t rows = y.view().numel() / w.n;
@@ -227,8 +227,7 @@ Status aclnn::WeightQuantBatchMatmulV2(Call& call, const aclTensor* x, const acl
     return call.Invalid("quantScaleOptional is given: y of 8 bits is not supported yet");
   RETURN_IF_ERROR(call.RequireRank(x, "x", 2, kMaxRank));
   for (const auto& [t, name] : {std::pair{x, "x"}, std::pair{y, "y"}})
-    if (!IsFloating(t->view.dtype))
-      return call.Invalid("{} has type {}, expected a floating type", name, Name(t->view.dtype));
+    RETURN_IF_ERROR(call.RequireFloating(t, name));
   QuantisedWeight w;
   RETURN_IF_ERROR(ReadWeight(call, weight, &w));
   if (antiquantGroupSize < 0)

@@ -169,8 +169,7 @@ Status DrawAndApply(Call& call, const aclTensor* input, double p, const Seeding&
   RETURN_IF_ERROR(CheckProbability(call, "p", p));
   RETURN_IF_ERROR(CheckSeeding(call, seeding));
   RETURN_IF_ERROR(call.RequireSameShape(out, "out", input, "input"));
-  if (!IsFloating(input->view.dtype))
-    return call.Invalid("input has type {}, expected a floating type", Name(input->view.dtype));
+  RETURN_IF_ERROR(call.RequireFloating(input, "input"));
   RETURN_IF_ERROR(call.RequireCastable(input->view.dtype, out, "out"));
   const int64_t n = input->view.numel();
   RETURN_IF_ERROR(CheckMask(call, mask, "maskOut", n, MaskBytes(n)));

@@ -66,8 +66,8 @@ Status aclnn::ApplyTopKTopP(Call& call, const aclTensor* logits, const aclTensor
                        const int64_t rows = t[x_at].dims[0], n = t[x_at].dims[1];
                        const DenseInput x(t[x_at]);
                        const DenseOutput y(t[y_at]);
-                       const Values<float> p = p_at >= 0 ? Values<float>(t[p_at]) : Values<float>();
-                       const Values<int64_t> k = k_at >= 0 ? Values<int64_t>(t[k_at]) : Values<int64_t>();
+                       const Values<float> p(t, p_at);
+                       const Values<int64_t> k(t, k_at);
                        if (!x.ok() || !y.ok() || !p.ok() || !k.ok()) return ScratchFailed(t.plan().name);
                        const DenseReader<float> reader(x.view());
                        const DenseWriter<float> writer(y.view());

@@ -80,8 +80,7 @@ void Choose(const Sampling& s, const float* x, int64_t k, float p, float least, 
 Status RunSampling(const Run& t, const Sampling& s) {
   const Values<float> logits(t[s.logits]), p(t[s.p]);
   const Values<int64_t> k(t[s.k]);
-  const Values<float> q = s.q >= 0 ? Values<float>(t[s.q]) : Values<float>(),
-                      least = s.least >= 0 ? Values<float>(t[s.least]) : Values<float>();
+  const Values<float> q(t, s.q), least(t, s.least);
   const auto memory = [&](int i) { return Scratch<float>(i >= 0 ? s.rows * s.n : 0); };
   const Scratch<float> kept = memory(s.kept), probabilities = memory(s.probabilities);
   const Scratch<int64_t> order(s.order >= 0 ? s.rows * s.n : 0), chosen(s.rows);
@@ -123,8 +122,6 @@ Status RunSampling(const Run& t, const Sampling& s) {
 struct SamplingTensors {
   const aclTensor *logits, *k, *p, *q, *least, *chosen, *kept, *order, *probabilities;
 };
-
-const aclTensor* Given(const aclTensor* t) { return t == nullptr || t->view.empty() ? nullptr : t; }
 
 Status LaunchSampling(Call& call, const SamplingTensors& x, Sampling s) {
   RETURN_IF_ERROR(call.RequireRank(x.logits, "logits", 2, 2));
